@@ -1,0 +1,101 @@
+"""The series of ARCHITECTURE §4, read between two passes, hence consistent. They do not grow with users; labels are bounded."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector as Source
+
+from flywheel_collector.ingest import DURATION_BUCKETS_MS
+from flywheel_collector.logline import SLICES
+from flywheel_collector.service import Collector
+
+
+class _Source(Source):
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+
+    def collect(self) -> Iterable[Metric]:
+        yield from _experiments(self._collector)
+        yield from _traffic(self._collector)
+
+    def describe(self) -> Iterable[Metric]:
+        return []
+
+
+def _experiments(collector: Collector) -> Iterable[Metric]:
+    assigned = GaugeMetricFamily(
+        "flywheel_experiment_assigned_users", "Users by the slice they were first assigned to", labels=["experiment", "slice"]
+    )
+    labels = ["experiment", "slice", "metric"]
+    n = GaugeMetricFamily("flywheel_experiment_users", "Users whose horizon has passed", labels=labels)
+    total = GaugeMetricFamily("flywheel_experiment_sum", "Sum over these users", labels=labels)
+    squares = GaugeMetricFamily("flywheel_experiment_sum_squares", "Sum of squares over these users", labels=labels)
+    updated = GaugeMetricFamily(
+        "flywheel_experiment_updated_timestamp_seconds", "The log has been read up to this time", labels=["experiment"]
+    )
+    cap = GaugeMetricFamily("flywheel_experiment_winsor_cap", "Largest depth a user counts with", labels=["experiment"])
+    experiments = collector.experiments.all()
+    for number, slice_, metric, count, sum_, sum_squares in collector.store.db.execute("SELECT * FROM moment").fetchall():
+        name = experiments[number].name
+        if metric == "assigned":
+            assigned.add_metric([name, SLICES[slice_]], count)
+            continue
+        place = [name, SLICES[slice_], metric]
+        n.add_metric(place, count)
+        total.add_metric(place, sum_)
+        squares.add_metric(place, sum_squares)
+    for experiment in experiments.values():
+        cap.add_metric([experiment.name], experiment.cap)
+        if collector.watermark_ms:
+            updated.add_metric([experiment.name], collector.watermark_ms / 1000)
+    return [assigned, n, total, squares, updated, cap]
+
+
+def _traffic(collector: Collector) -> Iterable[Metric]:
+    requests = CounterMetricFamily("flywheel_requests", "Requests by who answered and the status", labels=["generation", "code"])
+    duration = HistogramMetricFamily("flywheel_request_duration_seconds", "Requests by who answered", labels=["generation"])
+    events = CounterMetricFamily("flywheel_events", "Events taken from the app", labels=["type"])
+    buckets: defaultdict[str, list[int]] = defaultdict(lambda: [0] * (len(DURATION_BUCKETS_MS) + 1))
+    single: dict[str, int] = defaultdict(int)
+    sums: dict[str, int] = {}
+    for (name, generation, slot), count in sorted(collector.tallies().items()):
+        if name == "requests":
+            requests.add_metric([generation, str(slot)], count)
+        elif name == "duration":
+            buckets[generation][slot] = count
+        elif name == "duration_ms":
+            sums[generation] = count
+        elif name.startswith("event:"):
+            events.add_metric([name.removeprefix("event:")], count)
+        else:
+            single[name] = count
+    limits = [*(str(ms / 1000) for ms in DURATION_BUCKETS_MS), "+Inf"]
+    for generation, counts in buckets.items():
+        cumulative = [(limit, float(sum(counts[: i + 1]))) for i, limit in enumerate(limits)]
+        duration.add_metric([generation], cumulative, sums.get(generation, 0) / 1000)
+    conversations = CounterMetricFamily("flywheel_conversations", "Conversations written to Parquet", labels=["flywheel"])
+    conversations.add_metric([collector.options.flywheel], single["conversations"])
+    return [
+        requests,
+        duration,
+        events,
+        conversations,
+        CounterMetricFamily("flywheel_turns", "New messages of users that were answered", value=single["turns"]),
+        CounterMetricFamily("flywheel_collector_malformed_lines", "Lines of the log that could not be read", value=single["malformed"]),
+        CounterMetricFamily("flywheel_collector_late_lines", "Lines too old to be analysed", value=single["late"]),
+        CounterMetricFamily("flywheel_collector_rejected_events", "Events that were refused", value=single["event_rejected"]),
+        CounterMetricFamily(
+            "flywheel_collector_unmatched_turns", "Texts whose message never showed up in the log", value=single["unmatched"]
+        ),
+        GaugeMetricFamily("flywheel_collector_lag_seconds", "How far behind the log the collector is", value=collector.lag_ms / 1000),
+    ]
+
+
+def expose(collector: Collector) -> bytes:
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Source(collector))
+    return generate_latest(registry)

@@ -1,0 +1,1 @@
+"""Benchmarks: each prints its figures, the machine and the date."""

@@ -1,0 +1,134 @@
+"""Flywheel: the endless loop of one model, and the service its users talk to."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from flywheel.api.base import Digest, Finite, Image, Metadata, Name, ObjectName, PositiveDuration, Resource, Status, Time, Uri
+from flywheel.api.cel import mend, rule, rules
+from flywheel.api.common import NOT_BUILTIN, Serving, Storage
+from flywheel.api.generation import GenerationTemplate
+from flywheel.api.rollout import ArmStatus, Assignment
+
+
+class InitialModel(Resource):
+    """A model by content."""
+
+    model_config = Resource.model_config | {"json_schema_extra": rules(NOT_BUILTIN)}
+
+    uri: Annotated[Uri, Field(description="Directory of the model.")]
+    digest: Annotated[Digest, Field(description="Content digest of the model.")]
+
+
+class Router(Resource):
+    """The Envoy router in front of the arms."""
+
+    replicas: Annotated[int, Field(ge=1, le=64, description="Router pods.")] = 1
+    image: Annotated[Image | None, Field(description="Envoy image. Default: the operator's setting.")] = None
+    assignment: Annotated[Assignment, Field(description="How users are recognised.")] = Assignment()
+
+
+class Engagement(Resource):
+    """The engagement collector."""
+
+    image: Annotated[Image | None, Field(description="Collector image. Default: the operator's setting.")] = None
+    conversation_idle: Annotated[PositiveDuration, Field(description="Silence after which a conversation is over and is kept.")] = "5m"
+
+
+class Trigger(Resource):
+    """What starts the next lap."""
+
+    schedule: Annotated[
+        str | None,
+        Field(
+            max_length=128,
+            pattern=r"^[-0-9A-Za-z*,/?#]+( [-0-9A-Za-z*,/?#]+){4}$",
+            description="A cron expression of five fields, such as `0 3 * * 1`.",
+            json_schema_extra=mend("is not a cron expression; write five fields (minute, hour, day, month, weekday), such as '0 3 * * 1'"),
+        ),
+    ] = None
+    time_zone: Annotated[
+        str,
+        Field(
+            max_length=64,
+            pattern=r"^[A-Z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}$",
+            description="Time zone of the schedule, by its IANA name.",
+            json_schema_extra=mend("is not a time zone; write its IANA name, such as UTC or Europe/Berlin"),
+        ),
+    ] = "UTC"
+    new_conversations: Annotated[
+        int | None, Field(ge=1, le=1_000_000_000, description="Start when so many conversations were kept since the last lap began.")
+    ] = None
+
+
+class HistoryLimits(Resource):
+    """How many finished Generations stay."""
+
+    successful: Annotated[int, Field(ge=1, le=1000, description="Promoted ones.")] = 10
+    failed: Annotated[int, Field(ge=0, le=1000, description="All others.")] = 10
+
+
+class FlywheelSpec(Resource):
+    """Desired state of a Flywheel."""
+
+    model_config = Resource.model_config | {
+        "json_schema_extra": rules(
+            rule(
+                "self.storage.uri == oldSelf.storage.uri && self.storage.claimName == oldSelf.storage.claimName",
+                "storage can't move from {oldSelf.storage.uri} on claim {oldSelf.storage.claimName}: models in service and kept "
+                "conversations lie there; create another Flywheel",
+                at=".storage",
+            )
+        )
+    }
+
+    base: Annotated[InitialModel, Field(description="Checkpoint that each lap starts from, and the first champion.")]
+    serving: Annotated[Serving, Field(description="How models are served.")] = Serving()
+    storage: Annotated[Storage, Field(description="Where artifacts, logs and conversations live.")] = Storage()
+    router: Annotated[Router, Field(description="The Envoy router in front of the arms.")] = Router()
+    engagement: Annotated[Engagement, Field(description="The engagement collector.")] = Engagement()
+    trigger: Annotated[Trigger, Field(description="What starts the next lap. Empty: laps are started by hand.")] = Trigger()
+    generation_template: Annotated[GenerationTemplate, Field(description="What each lap does.")] = GenerationTemplate()
+    suspend: Annotated[bool, Field(description="True starts no lap; serving goes on.")] = False
+    history_limits: Annotated[HistoryLimits, Field(description="How many finished Generations stay.")] = HistoryLimits()
+    deletion_policy: Annotated[Literal["Retain", "Delete"], Field(description="Retain: serving goes on when the Flywheel is deleted.")] = (
+        "Retain"
+    )
+
+
+class ChampionStatus(Resource):
+    """What serves users now."""
+
+    generation: Annotated[Name, Field(description="Its generation.")]
+    uri: Annotated[str, Field(max_length=1024, description="Where its model lies.")]
+    digest: Annotated[str, Field(max_length=71, description="Its content digest.")]
+    arm: Annotated[ObjectName, Field(description="Its Deployment and Service.")]
+    since: Annotated[Time, Field(description="Since when.")]
+
+
+class FlywheelStatus(Status):
+    """Observed state of a Flywheel."""
+
+    phase: Annotated[Literal["Starting", "Serving", "Degraded"], Field(description="For people; decisions read the conditions.")] = (
+        "Starting"
+    )
+    champion: Annotated[ChampionStatus | None, Field(description="What serves users now.")] = None
+    previous: Annotated[tuple[ChampionStatus, ...], Field(max_length=50, description="Earlier champions, newest first.")] = ()
+    arms: Annotated[tuple[ArmStatus, ...], Field(max_length=16, description="Every arm that has a Deployment.")] = ()
+    active: Annotated[tuple[ObjectName, ...], Field(max_length=16, description="Laps that run now.")] = ()
+    laps: Annotated[int, Field(ge=0, description="Laps this Flywheel has started.")] = 0
+    last_lap_time: Annotated[Time | None, Field(description="When the last lap started.")] = None
+    last_lap_conversations: Annotated[Finite | None, Field(ge=0, description="Conversations kept when the last lap started.")] = None
+    next_lap_time: Annotated[Time | None, Field(description="When the schedule starts the next one.")] = None
+    conversations: Annotated[Finite | None, Field(ge=0, description="Conversations kept so far.")] = None
+    address: Annotated[str | None, Field(max_length=512, description="Where users' requests go.")] = None
+
+
+class Flywheel(Resource):
+    """A model in production that learns from its users, lap after lap."""
+
+    metadata: Metadata
+    spec: FlywheelSpec
+    status: FlywheelStatus = FlywheelStatus()

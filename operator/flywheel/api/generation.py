@@ -1,0 +1,245 @@
+"""Generation: one lap from conversations to a verdict, and its record."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from flywheel.api.base import Finite, Metadata, Name, ObjectName, PositiveDuration, Resource, Status, Time
+from flywheel.api.cel import rule, rules
+from flywheel.api.common import Artifact, ModelRef
+from flywheel.api.inputs import MAKES_MODEL, lap_rules, template_rules
+from flywheel.api.reward_model import RewardModelTemplate
+from flywheel.api.rollout import RolloutTemplate
+from flywheel.api.training_run import DatasetInput, Metrics, TrainingTemplate
+
+
+class Gate(Resource):
+    """A limit on a metric of a stage. A missing metric fails."""
+
+    model_config = Resource.model_config | {
+        "json_schema_extra": rules(
+            rule(
+                "!self.metric.matches('_rate|^accuracy') || (self.value >= -1.0 && self.value <= 1.0)",
+                "the value of {self.metric} is not a share between 0 and 1; write 0.65 for 65 %",
+                at=".value",
+            )
+        )
+    }
+
+    metric: Annotated[
+        str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z][A-Za-z0-9_.]*$", description="A metric of the stage's run.")
+    ]
+    operator: Annotated[
+        Literal["GreaterThan", "GreaterThanOrEqual", "LessThan", "LessThanOrEqual"],
+        Field(description="How the metric must compare with `value`."),
+    ]
+    value: Annotated[Finite, Field(description="The limit.")]
+    on_failure: Annotated[
+        Literal["Reject", "Hold", "Warn"], Field(description="Reject ends the lap; Hold waits for a person; Warn says it and goes on.")
+    ] = "Reject"
+    message: Annotated[str, Field(max_length=256, description="What a failure means, for the person who reads it.")] = ""
+
+
+class Stage(Resource):
+    """One step of the lap: a training run or a reward model, and its gates."""
+
+    model_config = Resource.model_config | {
+        "json_schema_extra": rules(
+            rule(
+                "!has(self.dependsOn) || !(self.name in self.dependsOn)",
+                "stage '{self.name}' depends on itself; remove it from dependsOn",
+                at=".dependsOn",
+            ),
+            rule(
+                "has(self.run) != has(self.rewardModel)", "stage '{self.name}' needs either 'run' or 'rewardModel': one of them, not both"
+            ),
+            rule(
+                "!has(self.run) || self.run.method != 'Reward'",
+                "stage '{self.name}' trains a reward model by 'run'; write it as 'rewardModel' with 'training', so that it is validated "
+                "before use",
+                at=".run.method",
+            ),
+        )
+    }
+
+    name: Annotated[Name, Field(description="Name of the stage; others refer to it.")]
+    run: Annotated[
+        TrainingTemplate | None, Field(description="A training run.", json_schema_extra=rules(*template_rules(curate_by_default=True)))
+    ] = None
+    reward_model: Annotated[RewardModelTemplate | None, Field(description="A reward model.")] = None
+    depends_on: Annotated[
+        tuple[Name, ...], Field(max_length=16, description="Stages that must have passed, besides those its inputs name.")
+    ] = ()
+    gates: Annotated[tuple[Gate, ...], Field(max_length=32, description="Limits that must hold before the lap goes on.")] = ()
+
+
+LAP_RULES = (
+    *lap_rules(),
+    rule(
+        "!has(self.candidate) || !has(self.stages) || self.stages.size() == 0 || "
+        f"self.stages.exists(s, s.name == self.candidate && has(s.run) && s.run.method in {list(MAKES_MODEL)!r})",
+        f"candidate '{{self.candidate}}' is no stage that makes a model; name one whose method is among {', '.join(MAKES_MODEL)}",
+        at=".candidate",
+    ),
+)
+
+
+class GenerationTemplate(Resource):
+    """What one lap does; shared by Generation and a Flywheel's template."""
+
+    model_config = Resource.model_config | {"json_schema_extra": rules(*LAP_RULES)}
+
+    stages: Annotated[
+        tuple[Stage, ...],
+        Field(
+            max_length=24,
+            description="The lap. Default: curate, reward, judge, sample, sft, rl, evaluate, with the paper's gates.",
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        ),
+    ] = ()
+    candidate: Annotated[Name | None, Field(description="The stage whose model meets users. Default: the last one that makes a model.")] = (
+        None
+    )
+    rollout: Annotated[RolloutTemplate | None, Field(description="How the model meets users. Absent: the lap ends after its gates.")] = None
+    deadline: Annotated[PositiveDuration | None, Field(description="Longest time the lap may take before its rollout.")] = None
+    seed: Annotated[int, Field(ge=0, le=2_147_483_647, description="Seed of stages that set none (0).")] = 0
+
+
+class GenerationSpec(GenerationTemplate):
+    """Desired state of a Generation."""
+
+    model_config = Resource.model_config | {
+        "json_schema_extra": rules(
+            *LAP_RULES,
+            rule(
+                "self.flywheel == oldSelf.flywheel",
+                "flywheel can't be changed from '{oldSelf.flywheel}' to '{self.flywheel}'; create another Generation",
+                at=".flywheel",
+            ),
+            rule(
+                "!has(self.base) || !(self.base.type in ['Stage', 'Base', 'Champion'])",
+                "base.type {self.base.type} has no meaning here; use type Uri, TrainingRun or Generation",
+                at=".base.type",
+            ),
+            rule(
+                "!has(self.sources) || !self.sources.exists(d, d.from.type == 'Stage')",
+                "sources has one from Stage, but no stage has run before them; use type Uri, TrainingRun or Conversations",
+                at=".sources",
+            ),
+        )
+    }
+
+    flywheel: Annotated[Name, Field(description="The Flywheel it belongs to: its users, champion and service.")]
+    base: Annotated[ModelRef | None, Field(description="Checkpoint that SFT starts from. Default: the Flywheel's.")] = None
+    sources: Annotated[
+        tuple[DatasetInput, ...],
+        Field(
+            max_length=8,
+            description="Data for a Curate stage that names none. Default: the Flywheel's conversations.",
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        ),
+    ] = ()
+    suspend: Annotated[bool, Field(description="True starts nothing new and pauses what runs.")] = False
+
+
+class GateResult(Resource):
+    """What a gate said."""
+
+    metric: Annotated[str, Field(max_length=63, description="The metric.")]
+    operator: Annotated[str, Field(max_length=32, description="How it had to compare.")]
+    limit: Annotated[Finite, Field(description="The limit.")]
+    value: Annotated[Finite | None, Field(description="What was measured; absent if the stage did not report it.")] = None
+    passed: Annotated[bool, Field(description="Whether it held.")]
+    on_failure: Annotated[Literal["Reject", "Hold", "Warn"], Field(description="What its failure does.")]
+    message: Annotated[str, Field(max_length=1024, description="The comparison in words.")] = ""
+
+
+class StageStatus(Resource):
+    """One stage."""
+
+    name: Annotated[Name, Field(description="The stage.")]
+    phase: Annotated[Literal["Waiting", "Running", "Passed", "Failed", "Held", "Rejected"], Field(description="Where it is.")] = "Waiting"
+    kind: Annotated[Literal["TrainingRun", "RewardModel"], Field(description="What runs it.")]
+    child: Annotated[ObjectName | None, Field(description="Name of the object that runs it.")] = None
+    artifact: Annotated[Artifact | None, Field(description="What it made.")] = None
+    metrics: Metrics = {}
+    gates: Annotated[tuple[GateResult, ...], Field(max_length=32, description="What its gates said.")] = ()
+    percent: Annotated[Finite | None, Field(ge=0, le=100, description="How far it is.")] = None
+    eta_seconds: Annotated[Finite | None, Field(ge=0, description="Seconds to go.")] = None
+    start_time: Annotated[Time | None, Field(description="When it started.")] = None
+    completion_time: Annotated[Time | None, Field(description="When it ended.")] = None
+    message: Annotated[str | None, Field(max_length=4096, description="Why it is where it is.")] = None
+
+
+class Champion(Resource):
+    """What served users when something was decided."""
+
+    generation: Annotated[Name, Field(description="Its generation.")]
+    uri: Annotated[str, Field(max_length=1024, description="Where its model lies.")]
+    digest: Annotated[str, Field(max_length=71, description="Its content digest.")]
+
+
+class GenerationDecision(Resource):
+    """How the lap ended."""
+
+    verdict: Annotated[
+        Literal["Promoted", "RolledBack", "Inconclusive", "Rejected", "Held", "Failed", "Completed"],
+        Field(description="How the lap ended."),
+    ]
+    reason: Annotated[str, Field(max_length=63, description="Why, in one word.")]
+    message: Annotated[str, Field(max_length=4096, description="Why, with numbers.")]
+    stage: Annotated[Name | None, Field(description="The stage that decided it.")] = None
+    time: Annotated[Time, Field(description="When.")]
+    revision: Annotated[int, Field(description="metadata.generation it was decided about.")]
+
+
+GenerationPhase = Literal[
+    "Pending", "Training", "Suspended", "RollingOut", "Promoted", "RolledBack", "Inconclusive", "Rejected", "Held", "Failed", "Completed"
+]
+TERMINAL_GENERATION_PHASES: tuple[GenerationPhase, ...] = (
+    "Promoted",
+    "RolledBack",
+    "Inconclusive",
+    "Rejected",
+    "Held",
+    "Failed",
+    "Completed",
+)
+
+
+class GenerationStatus(Status):
+    """Observed state of a Generation."""
+
+    phase: Annotated[GenerationPhase, Field(description="For people; decisions read the conditions.")] = "Pending"
+    revision: Annotated[int | None, Field(ge=0, description="metadata.generation this lap runs by; later edits wait for its end.")] = None
+    retry: Annotated[str | None, Field(max_length=256, description="Value of the retry annotation this lap was started by.")] = None
+    snapshot: Annotated[ObjectName | None, Field(description="ControllerRevision that holds the spec as it was at the start.")] = None
+    parent: Annotated[Champion | None, Field(description="The champion when the lap started.")] = None
+    opponent: Annotated[Champion | None, Field(description="The champion that the stages compare with.")] = None
+    stages: Annotated[
+        tuple[StageStatus, ...],
+        Field(
+            max_length=24,
+            description="The stages.",
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        ),
+    ] = ()
+    current_stage: Annotated[str | None, Field(max_length=253, description="What runs now.")] = None
+    percent: Annotated[Finite | None, Field(ge=0, le=100, description="Share of the stages done.")] = None
+    model: Annotated[Artifact | None, Field(description="The model of this generation.")] = None
+    rollout: Annotated[ObjectName | None, Field(description="The Rollout that asks the users.")] = None
+    decision: Annotated[GenerationDecision | None, Field(description="How the lap ended; made once for a revision.")] = None
+    start_time: Annotated[Time | None, Field(description="When the lap started.")] = None
+    completion_time: Annotated[Time | None, Field(description="When it ended.")] = None
+    gpu_seconds: Annotated[Finite, Field(ge=0, description="GPUs × seconds of its runs.")] = 0
+    summary: Annotated[str | None, Field(max_length=256, description="One line for `kubectl get`.")] = None
+
+
+class Generation(Resource):
+    """One lap of the flywheel: from conversations to a model that users chose or refused."""
+
+    metadata: Metadata
+    spec: GenerationSpec
+    status: GenerationStatus = GenerationStatus()

@@ -1,0 +1,301 @@
+"""Generation: snapshot the spec, run the stages, judge the gates, ask the users, record how it ended."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass, field
+from typing import Any
+
+from flywheel.api.base import API_VERSION, get_condition, parse_duration, set_condition
+from flywheel.api.common import Artifact
+from flywheel.api.flywheel import Flywheel
+from flywheel.api.generation import Champion, Generation, GenerationDecision, GenerationSpec, GenerationStatus, StageStatus
+from flywheel.api.reasons import Reason
+from flywheel.api.rollout import ArmModel, Rollout, RolloutSpec
+from flywheel.plan.base import LABEL, MANAGED_BY, Action, Apply, Create, Emit, Manifest, Owner, Plan, child_name
+from flywheel.plan.default_stages import default_stages
+from flywheel.plan.generation_inputs import InputError, check_graph
+from flywheel.plan.generation_observed import GenerationObserved, snapshot_name
+from flywheel.plan.generation_stages import RETRY, plan_stages
+
+TICK = dt.timedelta(seconds=10)
+
+
+@dataclass
+class Draft:
+    """A pass in the making."""
+
+    observed: GenerationObserved
+    now: dt.datetime
+    status: GenerationStatus
+    actions: list[Action] = field(default_factory=list)
+    waiting: tuple[Reason, str] = (Reason.RUNNING, "")
+
+    def set(self, **changes: Any) -> None:
+        """Change fields of the status."""
+        self.status = self.status.model_copy(update=changes)
+
+
+def plan_generation(observed: GenerationObserved, now: dt.datetime) -> Plan:
+    """The next status of a Generation, what follows from it, and when to look again."""
+    draft = Draft(observed, now, observed.generation.status)
+    if _lap_begins(observed):
+        _begin(draft)  # on record first: what stands of the lap before is not of this one
+    elif draft.status.decision is None:
+        _run(draft)
+    _report(draft)
+    return Plan(draft.status.dump(), tuple(draft.actions), None if draft.status.decision else now + TICK)
+
+
+def _lap_begins(observed: GenerationObserved) -> bool:
+    """At the first sight; and after an end, when the spec was mended or a retry was asked for."""
+    generation, status = observed.generation, observed.generation.status
+    if status.revision is None:
+        return True
+    if status.decision is None:
+        return False
+    failed, retry = status.decision.verdict not in ("Promoted", "Completed"), _retry(generation)
+    return _edited(observed) or (failed and retry is not None and retry != status.retry)
+
+
+def _edited(observed: GenerationObserved) -> bool:
+    """Whether the spec asks for another lap than the one on record. Suspending and resuming does not."""
+    generation, snapshot = observed.generation, observed.snapshot
+    if generation.status.revision in (None, generation.metadata.generation):
+        return False
+    return snapshot is None or snapshot.model_copy(update={"suspend": generation.spec.suspend}) != generation.spec
+
+
+def _retry(generation: Generation) -> str | None:
+    token = generation.metadata.annotations.get(RETRY)
+    return token[:256] if token else None
+
+
+def _begin(draft: Draft) -> None:
+    generation, champion = draft.observed.generation, _champion(draft.observed.flywheel)
+    if generation.spec.suspend:
+        draft.waiting = (Reason.SUSPENDED, "spec.suspend is true")
+        return
+    if champion is None:
+        draft.waiting = (Reason.REFERENCE_NOT_FOUND, f"Flywheel {generation.spec.flywheel} does not exist or serves nobody yet")
+        return
+    draft.status = GenerationStatus(
+        revision=generation.metadata.generation,
+        retry=_retry(generation),
+        snapshot=snapshot_name(generation.metadata),
+        parent=champion,
+        phase="Training",
+        start_time=draft.now,
+        conditions=draft.status.conditions,
+        gpu_seconds=draft.status.gpu_seconds,
+    )
+    draft.actions.append(Emit("Normal", "Started", f"the lap starts from champion {champion.generation}"))
+
+
+def _champion(flywheel: Flywheel | None) -> Champion | None:
+    found = flywheel.status.champion if flywheel else None
+    return Champion(generation=found.generation, uri=found.uri, digest=found.digest) if found else None
+
+
+def _run(draft: Draft) -> None:
+    observed, status = draft.observed, draft.status
+    if observed.snapshot is None:
+        draft.actions.append(Create(_snapshot(draft)))
+        draft.waiting = (Reason.STARTING, "taking a snapshot of the spec")
+        return
+    spec, flywheel = observed.snapshot, observed.flywheel
+    if flywheel is None:
+        draft.waiting = (Reason.REFERENCE_NOT_FOUND, f"Flywheel {spec.flywheel} is gone")
+        return
+    stages = spec.stages or default_stages()
+    opponent = (status.opponent if status.rollout else _champion(flywheel)) or status.parent
+    if opponent is None:
+        draft.waiting = (Reason.REFERENCE_NOT_FOUND, f"Flywheel {spec.flywheel} serves nobody")
+        return
+    if status.rollout is not None:  # users are asked about what these stages made: nothing is made again
+        _ask_users(draft, spec, flywheel, opponent)
+        return
+    try:
+        check_graph(stages, spec.candidate)
+    except InputError as error:
+        _decide(draft, "Failed", Reason.INVALID_SPEC, str(error))
+        return
+    lap = plan_stages(observed, flywheel, spec, stages, opponent, draft.now)
+    draft.actions += lap.actions
+    draft.set(stages=lap.stages, opponent=opponent, phase="Suspended" if observed.generation.spec.suspend else "Training")
+    draft.set(gpu_seconds=sum(run.status.gpu_seconds for run in observed.training_runs.values()))
+    if _ended_early(draft, lap.stages, spec):
+        return
+    running = [s for s in lap.stages if s.phase == "Running"]
+    if any(s.phase != "Passed" for s in lap.stages):
+        draft.waiting = (Reason.RUNNING, "; ".join(f"{s.name}: {s.message}" for s in running) or "waiting for stages")
+        return
+    _ask_users(draft, spec, flywheel, opponent)
+
+
+def _snapshot(draft: Draft) -> Manifest:
+    generation = draft.observed.generation
+    labels = {
+        **MANAGED_BY,
+        LABEL + "flywheel": generation.spec.flywheel,
+        LABEL + "generation": generation.metadata.name,
+        LABEL + "component": "snapshot",
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "ControllerRevision",
+        "metadata": {
+            "name": draft.status.snapshot,
+            "namespace": generation.metadata.namespace,
+            "labels": labels,
+            "ownerReferences": [Owner("Generation", generation.metadata).reference()],
+        },
+        "revision": max(1, generation.metadata.generation),
+        "data": {"spec": generation.spec.dump()},
+    }
+
+
+def _ended_early(draft: Draft, stages: tuple[StageStatus, ...], spec: GenerationSpec) -> bool:
+    for stage in stages:
+        if stage.phase == "Failed":
+            reason = (stage.message or "").partition(":")[0]
+            known = Reason(reason) if reason in Reason.__members__.values() else Reason.STAGE_FAILED
+            _decide(draft, "Failed", known, f"stage {stage.name}: {stage.message}", stage.name)
+        elif stage.phase in ("Rejected", "Held"):
+            reason = Reason.GATE_REJECTED if stage.phase == "Rejected" else Reason.GATE_HELD
+            _decide(draft, stage.phase, reason, f"stage {stage.name}: {stage.message}", stage.name)
+        if draft.status.decision is not None:
+            return True
+    started = draft.status.start_time
+    if spec.deadline and started and draft.status.rollout is None and draft.now >= started + parse_duration(spec.deadline):
+        unfinished = ", ".join(s.name for s in stages if s.phase != "Passed") or "the rollout's queue"
+        _decide(draft, "Failed", Reason.DEADLINE_EXCEEDED, f"not done after spec.deadline {spec.deadline}; unfinished: {unfinished}")
+        return True
+    return False
+
+
+# ---------------------------------------------------------------------------------------------------- users
+
+
+def _ask_users(draft: Draft, spec: GenerationSpec, flywheel: Flywheel, opponent: Champion) -> None:
+    model = _candidate_model(draft, spec)
+    if model is None or model.digest is None:
+        _decide(draft, "Failed", Reason.MODEL_MISSING, "no stage made a model; name one in spec.candidate or add an SFT, DPO or GRPO stage")
+        return
+    draft.set(model=model)
+    if spec.rollout is None:
+        _decide(draft, "Completed", Reason.SUCCEEDED, "all gates passed; the spec asks for no rollout")
+        return
+    if model.digest == opponent.digest:
+        message = f"the lap made the champion's model again ({model.digest[:15]}…): there is nothing to compare"
+        _decide(draft, "Rejected", Reason.REJECTED, message)
+        return
+    rollout = draft.observed.rollout
+    if draft.status.rollout is None:
+        if draft.observed.other_rollout:
+            draft.waiting = (Reason.QUEUED, f"waits for Rollout {draft.observed.other_rollout}: one at a time for a service")
+            return
+        template = spec.rollout.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        question = (model.digest, opponent.digest, draft.status.retry, template)
+        draft.set(rollout=child_name(draft.observed.generation.metadata, "rollout", *question))
+    manifest = _rollout_manifest(draft, spec, flywheel, model, opponent)
+    if rollout is None or rollout.spec.suspend != draft.observed.generation.spec.suspend:
+        draft.actions.append(Apply(manifest))
+    draft.set(phase="RollingOut")
+    draft.waiting = (
+        Reason.RUNNING,
+        f"Rollout {draft.status.rollout}: {rollout.status.summary or rollout.status.phase if rollout else 'starting'}",
+    )
+    if rollout is not None:
+        _conclude(draft, rollout)
+
+
+def _candidate_model(draft: Draft, spec: GenerationSpec) -> Artifact | None:
+    made = [s for s in draft.status.stages if s.artifact and s.artifact.kind == "model" and spec.candidate in (None, s.name)]
+    return made[-1].artifact if made else None
+
+
+def _rollout_manifest(draft: Draft, spec: GenerationSpec, flywheel: Flywheel, model: Artifact, opponent: Champion) -> Manifest:
+    generation = draft.observed.generation
+    body = RolloutSpec.model_validate(
+        {
+            **(spec.rollout.dump() if spec.rollout else {}),
+            "flywheel": flywheel.metadata.name,
+            "baseline": ArmModel(generation=opponent.generation, uri=opponent.uri, digest=opponent.digest).dump(),
+            "candidate": ArmModel(generation=generation.metadata.name, uri=model.uri, digest=model.digest or "").dump(),
+            "serving": flywheel.spec.serving.dump(),
+            "storage": flywheel.spec.storage.dump(),
+            "suspend": generation.spec.suspend,
+        }
+    )
+    labels = {**MANAGED_BY, LABEL + "flywheel": flywheel.metadata.name, LABEL + "generation": generation.metadata.name}
+    metadata = {
+        "name": draft.status.rollout,
+        "namespace": generation.metadata.namespace,
+        "labels": labels,
+        "ownerReferences": [Owner("Generation", generation.metadata).reference()],
+    }
+    return {"apiVersion": API_VERSION, "kind": "Rollout", "metadata": metadata, "spec": body.dump()}
+
+
+def _conclude(draft: Draft, rollout: Rollout) -> None:
+    """The lap ends when the traffic has: a promotion counts once the router serves it."""
+    status = rollout.status
+    if status.decision is None or status.cutover_time is None:
+        return
+    verdict = "Promoted" if status.decision.verdict == "Promote" else status.phase
+    reason = {
+        "Promoted": Reason.PROMOTED,
+        "RolledBack": Reason.ROLLED_BACK,
+        "Inconclusive": Reason.INCONCLUSIVE,
+        "Failed": Reason.CANDIDATE_FAILED,
+    }[verdict]
+    _decide(draft, verdict, reason, f"{status.decision.reason}: {status.decision.message}")
+
+
+# ---------------------------------------------------------------------------------------------------- words
+
+
+def _decide(draft: Draft, verdict: str, reason: Reason, message: str, stage: str | None = None) -> None:
+    decision = GenerationDecision.model_validate(
+        {
+            "verdict": verdict,
+            "reason": reason.value,
+            "message": message[:4096],
+            "stage": stage,
+            "time": draft.now,
+            "revision": draft.status.revision or 0,
+        }
+    )
+    draft.set(decision=decision, phase=verdict, completion_time=draft.now)
+    good = verdict in ("Promoted", "Completed")
+    draft.actions.append(Emit("Normal" if good else "Warning", verdict, message[:1024]))
+
+
+def _report(draft: Draft) -> None:
+    generation, status = draft.observed.generation, draft.status
+    number = generation.metadata.generation
+    stages = status.stages
+    if stages:
+        done = sum(1.0 if s.phase == "Passed" else (s.percent or 0) / 100 if s.phase == "Running" else 0.0 for s in stages)
+        draft.set(percent=round(100 * done / len(stages), 1))
+    running = ",".join(s.name for s in stages if s.phase == "Running")
+    draft.set(current_stage=running or ("rollout" if status.phase == "RollingOut" else None), observed_generation=number)
+    decision = status.decision
+    conditions = status.conditions
+    if decision is not None:
+        outcome = decision.verdict in ("Promoted", "Completed")
+        words = (Reason(decision.reason), decision.message)
+        conditions = set_condition(conditions, "Progressing", False, *words, generation=number, now=draft.now)
+        conditions = set_condition(conditions, "Succeeded", outcome, *words, generation=number, now=draft.now)
+        draft.set(summary=f"{decision.reason}: {decision.message}"[:120])
+    else:
+        conditions = set_condition(conditions, "Progressing", True, *draft.waiting, generation=number, now=draft.now)
+        conditions = set_condition(conditions, "Succeeded", None, Reason.WAITING, "the lap goes on", generation=number, now=draft.now)
+        draft.set(summary=draft.waiting[1][:120] or None)
+    if decision is None and _edited(draft.observed) and draft.status.revision == draft.observed.generation.status.revision:
+        note = f"revision {generation.metadata.generation} of the spec waits: the lap runs by the snapshot of revision {status.revision}"
+        conditions = set_condition(conditions, "SpecPinned", True, Reason.WAITING, note, generation=number, now=draft.now)
+    elif get_condition(conditions, "SpecPinned"):
+        conditions = set_condition(conditions, "SpecPinned", False, Reason.RUNNING, "no edit waits", generation=number, now=draft.now)
+    draft.set(conditions=conditions)

@@ -1,0 +1,111 @@
+"""A stage's references made concrete: what the children get are URIs and digests, so that they stand for themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from flywheel.api.common import Artifact, DataRef, ModelRef, RewardRef, Storage
+from flywheel.api.flywheel import Flywheel
+from flywheel.api.generation import Champion, GenerationSpec, Stage
+from flywheel.api.training_run import DatasetInput, RewardInput, TrainingTemplate
+
+
+class InputError(ValueError):
+    """A reference that can never be resolved; the message names the stage, the value and the mend."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What references may point to."""
+
+    spec: GenerationSpec
+    flywheel: Flywheel
+    opponent: Champion
+    artifacts: Mapping[str, Artifact]  # of the stages that passed, by stage
+
+
+def template_of(stage: Stage) -> TrainingTemplate | None:
+    """The training a stage asks for; None for an imported reward model."""
+    return stage.run or (stage.reward_model.training if stage.reward_model else None)
+
+
+def dependencies(stage: Stage) -> tuple[str, ...]:
+    """The stages that must have passed before: those its inputs name, and `dependsOn`."""
+    names = list(stage.depends_on)
+    template = template_of(stage)
+    if template:
+        refs: list[ModelRef | DataRef | RewardRef] = [r for r in (template.model, template.opponent, *template.pool) if r]
+        refs += [d.source for d in template.datasets] + [r.source for r in template.rewards]
+        names += [r.stage for r in refs if r.type == "Stage" and r.stage]
+    return tuple(dict.fromkeys(names))
+
+
+def check_graph(stages: tuple[Stage, ...], candidate: str | None) -> None:
+    """Refuse unknown stages and circles. Raises InputError."""
+    names = {stage.name for stage in stages}
+    if candidate is not None and candidate not in names:
+        raise InputError(f"spec.candidate '{candidate}' is no stage; stages are {', '.join(sorted(names))}")
+    done: set[str] = set()
+    for stage in stages:
+        for dependency in dependencies(stage):
+            if dependency not in names:
+                raise InputError(
+                    f"stage '{stage.name}' needs stage '{dependency}', which does not exist; stages are {', '.join(sorted(names))}"
+                )
+    while ready := [s.name for s in stages if s.name not in done and set(dependencies(s)) <= done]:
+        done.update(ready)
+    if done != names:
+        raise InputError(f"stages {', '.join(sorted(names - done))} wait for each other; break the circle")
+
+
+def resolve(template: TrainingTemplate, around: Surroundings) -> TrainingTemplate:
+    """The template with every reference of this Generation replaced by URI and digest."""
+    datasets = template.datasets
+    if template.method == "Curate" and not datasets:
+        conversations = DatasetInput.model_validate({"name": "conversations", "from": {"type": "Conversations"}})
+        datasets = around.spec.sources or (conversations,)
+    return template.model_copy(
+        update={
+            "model": template.model and _model(template.model, around),
+            "opponent": template.opponent and _model(template.opponent, around),
+            "pool": tuple(_model(ref, around) for ref in template.pool),
+            "datasets": tuple(d.model_copy(update={"source": _data(d.source, around)}) for d in datasets),
+            "rewards": tuple(_reward(r, around) for r in template.rewards),
+            "seed": template.seed or around.spec.seed,
+        }
+    )
+
+
+def conversations_uri(storage: Storage, flywheel: str) -> str:
+    """Where the collector keeps what users and model said."""
+    return f"{storage.uri.rstrip('/')}/conversations/{flywheel}"
+
+
+def _model(ref: ModelRef, around: Surroundings) -> ModelRef:
+    if ref.type == "Stage":
+        made = around.artifacts[ref.stage or ""]
+        return ModelRef(type="Uri", uri=made.uri, digest=made.digest)
+    if ref.type == "Champion":
+        return ModelRef(type="Uri", uri=around.opponent.uri, digest=around.opponent.digest)
+    if ref.type == "Base":
+        base = around.flywheel.spec.base
+        return around.spec.base or ModelRef(type="Uri", uri=base.uri, digest=base.digest)
+    return ref
+
+
+def _data(ref: DataRef, around: Surroundings) -> DataRef:
+    if ref.type == "Stage":
+        made = around.artifacts[ref.stage or ""]
+        return DataRef(type="Uri", uri=made.uri, digest=made.digest)
+    if ref.type == "Conversations":
+        return DataRef(type="Uri", uri=conversations_uri(around.flywheel.spec.storage, around.flywheel.metadata.name))
+    return ref
+
+
+def _reward(reward: RewardInput, around: Surroundings) -> RewardInput:
+    ref = reward.source
+    if ref.type != "Stage":
+        return reward
+    made = around.artifacts[ref.stage or ""]
+    return reward.model_copy(update={"source": RewardRef(type="Uri", uri=made.uri, digest=made.digest)})

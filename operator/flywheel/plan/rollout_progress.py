@@ -1,0 +1,68 @@
+"""The ramp: step by step more users meet the candidate, each step counted from when the router has confirmed it.
+
+A suspended Rollout keeps the share it has; its users go on being counted.
+"""
+
+from __future__ import annotations
+
+from flywheel.api.base import parse_duration
+from flywheel.api.reasons import Reason
+from flywheel.api.rollout import Step
+from flywheel.plan import arms
+from flywheel.plan.rollout_arms import arm_in_role, candidate_arm
+from flywheel.plan.rollout_draft import TICK, Draft
+from flywheel.plan.rollout_routes import route, shared_routes
+from flywheel.specs.pods import InvalidPodTemplate
+
+
+def progress(draft: Draft) -> None:
+    """Give the candidate the share of its step, and look again when a step, an interval or the window ends."""
+    observed, spec, now = draft.observed, draft.observed.rollout.spec, draft.now
+    draft.set(phase="Paused" if spec.suspend else "Progressing")
+    try:
+        draft.actions += arm_in_role(draft, spec.candidate, arms.CANDIDATE)  # made again if somebody has removed it
+    except InvalidPodTemplate as error:
+        draft.waiting = (Reason.INVALID_SPEC, f"the candidate's arm is gone and can't be made again: spec.serving.{error}")
+    step = _step(draft)
+    if not arms.ready_replicas(observed.deployments, candidate_arm(draft).arm):
+        unready = (Reason.NOT_READY, "the candidate has no ready pod; the router answers its users from stable meanwhile")
+        draft.waiting = draft.waiting or unready
+        if draft.status.weights.intended == 0:
+            return  # never traffic to an arm that can't answer
+    weight = draft.status.weights.intended if spec.suspend else step.weight_percent
+    if weight == 0:
+        return  # suspended before the first user was sent
+    acked = route(draft, shared_routes(draft, weight), weight)
+    if acked and draft.status.step_start_time is None:
+        _begin_step(draft)
+    last = draft.status.last_analysis_time or now
+    draft.wake_at(now + TICK, last + parse_duration(spec.analysis.interval), draft.status.window_end_time)
+    if draft.status.window_end_time and now > draft.status.window_end_time:
+        draft.wake = now + min(TICK, parse_duration(spec.analysis.interval))
+
+
+def _step(draft: Draft) -> Step:
+    """The step of the ramp that is due now."""
+    spec, now = draft.observed.rollout.spec, draft.now
+    steps = spec.traffic.steps
+    index = min(draft.status.step or 0, len(steps) - 1)
+    step, started = steps[index], draft.status.step_start_time
+    if started and step.duration and index + 1 < len(steps) and not spec.suspend:
+        ends = started + parse_duration(step.duration)
+        if now >= ends:
+            index, step, started = index + 1, steps[index + 1], None
+            draft.tell("Ramping", f"step {index + 1} gives the candidate {step.weight_percent} % of users")
+        else:
+            draft.wake_at(ends)
+    draft.set(step=index, step_start_time=started)
+    return step
+
+
+def _begin_step(draft: Draft) -> None:
+    """A step counts from the router's word on it; the first one opens the window."""
+    analysis, now = draft.observed.rollout.spec.analysis, draft.now
+    draft.set(step_start_time=now)
+    if draft.status.window_start_time is None:
+        window = parse_duration(analysis.window) + parse_duration(analysis.horizon)
+        draft.set(window_start_time=now, window_end_time=now + window)
+        draft.tell("Enrolling", f"users are enrolled for {analysis.window} and watched for {analysis.horizon} each")

@@ -1,0 +1,3 @@
+from flywheel.runtime.main import main
+
+main()

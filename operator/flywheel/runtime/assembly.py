@@ -1,0 +1,131 @@
+"""The parts of the operator and how they hang together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+
+import aiohttp
+
+from flywheel.adapters.cluster import KubernetesCluster
+from flywheel.adapters.collector import CollectorExperiments
+from flywheel.adapters.kube_api import KubeApi
+from flywheel.adapters.prometheus import PrometheusMetrics
+from flywheel.adapters.router import AgentRouter
+from flywheel.adapters.trainer import TrainerPoll
+from flywheel.adapters.watch import ApiSource, Informer
+from flywheel.api.base import API_VERSION
+from flywheel.plan.base import MANAGER, Defaults
+from flywheel.ports import Clock, ClusterError, Experiments, MetricsProvider
+from flywheel.runtime.cache import Cache, KindSink
+from flywheel.runtime.keys import CHILDREN, KINDS, Key
+from flywheel.runtime.loop import Loop
+from flywheel.runtime.metrics import Metrics
+from flywheel.runtime.observe import World
+from flywheel.runtime.planners import planners
+from flywheel.runtime.reconcile import Reconciler
+
+_log = logging.getLogger(__name__)
+SELECTOR = f"app.kubernetes.io/managed-by={MANAGER}"
+RELIST = 300.0  # the five kinds are listed again that often, whatever kopf's watch has told meanwhile
+MAX_SILENCE = 180.0  # of the loop; then the liveness probe fails
+
+
+def outside(session: aiohttp.ClientSession, defaults: Defaults) -> tuple[World, Experiments]:
+    """Everything the operator talks to besides the API server."""
+    providers: dict[str, MetricsProvider] = {}
+
+    def provider(address: str) -> MetricsProvider:
+        if address not in providers:
+            providers[address] = PrometheusMetrics(session, address)
+        return providers[address]
+
+    return World(defaults, provider, AgentRouter(session), TrainerPoll(session)), CollectorExperiments(session)
+
+
+class Operator:
+    """Caches, loop and passes of one scope (some namespaces, or all)."""
+
+    def __init__(
+        self, api: KubeApi, *, world: World, experiments: Experiments, clock: Clock, metrics: Metrics, namespaces: tuple[str, ...] = ()
+    ) -> None:
+        self.cache = Cache(lambda key: self.loop.wake(key))
+        reconciler = Reconciler(self.cache, KubernetesCluster(api), experiments, clock, metrics, planners(world))
+        self.loop = Loop(reconciler.reconcile, clock=clock, watcher=Log(metrics), on_error=reconciler.failed)
+        scopes: tuple[str | None, ...] = namespaces or (None,)
+        self.informers = [
+            Informer(ApiSource(api, version, kind, namespace=scope, selector=SELECTOR), KindSink(self.cache, kind, scope))
+            for kind, version in CHILDREN.items()
+            for scope in scopes
+        ]
+        self._own = [
+            (ApiSource(api, API_VERSION, kind, namespace=scope), KindSink(self.cache, kind, scope)) for kind in KINDS for scope in scopes
+        ]
+        self.opened = False
+        metrics.watch_phases(self._phases)
+
+    async def sync(self) -> None:
+        """All caches complete; then passes may begin."""
+        while True:
+            try:
+                await self._list_own()
+                break
+            except ClusterError as error:
+                hint = "; are the CRDs installed (kubectl apply --server-side -f crds/)?" if error.status == 404 else ""
+                _log.warning("can't list the operator's kinds yet: %s%s", error, hint)
+                await asyncio.sleep(2)
+        for informer in self.informers:
+            await informer.synced.wait()
+        self.opened = True
+        self.loop.open()
+        _log.info("caches are complete: %d objects of ours", len(self.cache.keys(KINDS)))
+
+    async def relist(self) -> None:
+        """List the five kinds again and again: kopf's watch does not tell what was deleted while it was interrupted."""
+        while True:
+            await asyncio.sleep(RELIST)
+            try:
+                await self._list_own()
+            except ClusterError as error:
+                _log.warning("listing again: %s", error)
+
+    def drain(self) -> None:
+        """No further pass; the running ones to their end."""
+        self.opened = False
+        self.loop.stop()
+
+    def alive(self) -> str | None:
+        """What is wrong with the loop."""
+        silence = asyncio.get_running_loop().time() - self.loop.last_tick
+        return f"the loop has not ticked for {silence:.0f} s" if self.opened and silence > MAX_SILENCE else None
+
+    async def _list_own(self) -> None:
+        for source, sink in self._own:
+            before = sink.present()
+            items, _ = await source.fetch()
+            sink.replace(items, before)
+
+    def _phases(self) -> Counter[tuple[str, str]]:
+        bodies = ((key.kind, self.cache.get(key)) for key in self.cache.keys(KINDS))
+        return Counter((kind, ((body or {}).get("status") or {}).get("phase", "Pending")) for kind, body in bodies)
+
+
+class Log:
+    """Counts passes, and writes down those that failed."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def passed(self, key: Key, seconds: float, error: Exception | None) -> None:
+        self._metrics.passed(key, seconds, error)
+        extra = {"object": str(key), "seconds": round(seconds, 3)}
+        if isinstance(error, ClusterError):
+            _log.log(logging.DEBUG if error.status == 409 else logging.WARNING, "pass failed: %s", error, extra=extra)
+        elif error is not None:
+            _log.error("pass failed: %s", error, exc_info=error, extra=extra)
+        else:
+            _log.debug("pass", extra=extra)
+
+    def depth(self, queued: int) -> None:
+        self._metrics.depth(queued)

@@ -1,0 +1,131 @@
+"""The operator process: `python -m flywheel.runtime`.
+
+Order at the start: health server, lease, caches, loop, kopf. On SIGTERM kopf ends, passes that run are finished, the
+lease is released. A SIGKILL at any moment is as good: nothing is kept but what the API server has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Coroutine
+from typing import Any, NoReturn
+
+import aiohttp
+from kubernetes.aio.client.configuration import Configuration
+
+from flywheel.adapters.kube_api import KubeApi, load_configuration
+from flywheel.plan.base import MANAGER
+from flywheel.runtime.assembly import Operator, outside
+from flywheel.runtime.clock import SystemClock
+from flywheel.runtime.handlers import kopf_registry, run_kopf
+from flywheel.runtime.health import HealthServer
+from flywheel.runtime.leader import Leader
+from flywheel.runtime.logs import configure_logs
+from flywheel.runtime.metrics import Metrics
+from flywheel.runtime.settings import Settings, load_settings
+
+_log = logging.getLogger(__name__)
+DRAIN = 20.0
+
+
+def die(why: str) -> NoReturn:
+    """End at once, without clean-up: whoever leads now must not meet a write of ours."""
+    _log.critical("ending: %s", why)
+    logging.shutdown()
+    os._exit(3)
+
+
+async def run(settings: Settings) -> None:
+    """The life of the process."""
+    metrics = Metrics()
+    configuration = await load_configuration()
+    api = KubeApi(configuration, on_request=metrics.request)
+    async with aiohttp.ClientSession(headers={"User-Agent": MANAGER}) as session:
+        world, experiments = outside(session, settings.defaults)
+        clock = SystemClock()
+        operator = Operator(api, world=world, experiments=experiments, clock=clock, metrics=metrics, namespaces=settings.namespaces)
+        leader = Leader(api, namespace=settings.namespace, identity=settings.identity, clock=clock, on_lost=die)
+        leading = not settings.leader_election
+        health = HealthServer(
+            port=settings.port,
+            alive=operator.alive,
+            # A standby is as ready as it can be: a roll-out of the Deployment must not wait for the lease.
+            ready=lambda: "the caches are not complete" if leading and not operator.opened else None,
+            registry=metrics.registry,
+        )
+        await health.start()
+        try:
+            if not leading:
+                if not await _unless_signalled(leader.acquire()):
+                    return
+                leading = True
+            metrics.leading(True)
+            await _lead(settings, operator, leader, configuration)
+        finally:
+            await health.stop()
+            if settings.leader_election:
+                await leader.release()
+            await api.close()
+
+
+async def _lead(settings: Settings, operator: Operator, leader: Leader, configuration: Configuration) -> None:
+    stop = asyncio.Event()
+
+    async def wind_down() -> None:
+        operator.drain()
+        stop.set()  # or kopf would wait five seconds for its own waiter of this event
+
+    registry = kopf_registry(configuration, operator.cache, start=operator.sync, stop=wind_down)
+    passes = asyncio.create_task(operator.loop.run(), name="loop")
+    forever = [asyncio.create_task(informer.run(), name=str(informer)) for informer in operator.informers]
+    forever.append(asyncio.create_task(operator.relist(), name="relist"))
+    if settings.leader_election:
+        forever.append(asyncio.create_task(leader.hold(), name="lease"))
+    for task in (passes, *forever):
+        task.add_done_callback(lambda done: _ended(done, operator, stop))
+    await asyncio.sleep(0)  # kopf leaves alone what has begun before it
+    await run_kopf(registry, settings.namespaces, stop)
+    operator.drain()
+    _, unfinished = await asyncio.wait([passes], timeout=DRAIN)
+    for task in (*unfinished, *forever):
+        task.cancel()
+    results = await asyncio.gather(passes, *forever, return_exceptions=True)
+    failures = [r for r in results if isinstance(r, Exception)]
+    if failures:
+        raise failures[0]
+
+
+def _ended(task: asyncio.Task[None], operator: Operator, stop: asyncio.Event) -> None:
+    """Nothing here ever ends by itself: a dead watch or loop takes the process along, and Kubernetes starts another."""
+    if not task.cancelled() and (task.exception() is not None or not operator.loop.stopping):
+        _log.critical("%s has died: %r", task.get_name(), task.exception())
+        stop.set()
+
+
+async def _unless_signalled(waiting: Coroutine[Any, Any, None]) -> bool:
+    """Wait, but end on SIGTERM or SIGINT: kopf, which handles them later, is not running yet."""
+    task, loop = asyncio.ensure_future(waiting), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        await task
+    except asyncio.CancelledError:
+        return False
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+    return True
+
+
+def main() -> None:
+    """Entry point."""
+    try:
+        settings = load_settings()
+    except ValueError as error:
+        sys.exit(str(error))
+    configure_logs(settings.log_level)
+    asyncio.run(run(settings))

@@ -1,0 +1,121 @@
+"""What all observers share: the ports they may ask, throttles, and the parts of a model service."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from flywheel.api.base import Resource
+from flywheel.plan.base import LABEL, Defaults, Manifest
+from flywheel.plan.kube import DeploymentState, deployment_state
+from flywheel.plan.rollout_observed import Acknowledgement, RoutesState
+from flywheel.plan.routes import routes_name
+from flywheel.ports import MetricsProvider, TrafficRouter, TrainerProgress
+from flywheel.runtime.cache import View
+from flywheel.specs.envoy import parse_routes
+
+Model = TypeVar("Model", bound=Resource)
+Value = TypeVar("Value")
+
+
+class Throttle:
+    """Asks the outside world for one thing at most every so often; the last answer stands meanwhile."""
+
+    def __init__(self, size: int = 4096) -> None:
+        self._answers: OrderedDict[str, tuple[dt.datetime, Any]] = OrderedDict()
+        self._size = size
+
+    async def ask(self, key: str, every: dt.timedelta, now: dt.datetime, ask: Callable[[], Awaitable[Value]]) -> Value:
+        """The answer to `ask`, at most `every` old."""
+        held = self._answers.get(key)
+        if held is not None and dt.timedelta() <= now - held[0] < every:
+            return held[1]  # type: ignore[no-any-return]
+        answer = await ask()
+        self._answers[key] = (now, answer)
+        self._answers.move_to_end(key)
+        while len(self._answers) > self._size:
+            self._answers.popitem(last=False)
+        return answer
+
+
+class Parser:
+    """Manifests as models, parsed once a version: siblings read each other in every pass."""
+
+    def __init__(self, size: int = 2048) -> None:
+        self._models: OrderedDict[str, tuple[str, Resource]] = OrderedDict()
+        self._size = size
+
+    def parse(self, model: type[Model], body: Manifest) -> Model:
+        """Raises pydantic's ValidationError for an object that a newer or an older operator wrote."""
+        meta = body["metadata"]
+        held = self._models.get(meta["uid"])
+        if held is not None and held[0] == meta["resourceVersion"] and isinstance(held[1], model):
+            return held[1]
+        parsed = model.model_validate(body)
+        self._models[meta["uid"]] = (meta["resourceVersion"], parsed)
+        self._models.move_to_end(meta["uid"])
+        while len(self._models) > self._size:
+            self._models.popitem(last=False)
+        return parsed
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything an observer may ask besides the caches."""
+
+    defaults: Defaults
+    metrics: Callable[[str], MetricsProvider]  # by the address of a Prometheus
+    router: TrafficRouter
+    trainer: TrainerProgress
+    parser: Parser = field(default_factory=Parser)
+    throttle: Throttle = field(default_factory=Throttle)
+
+
+@dataclass(frozen=True)
+class ServiceState:
+    """One model service as the caches have it."""
+
+    deployments: Mapping[str, DeploymentState]
+    anchors: Mapping[str, Manifest]
+    routes: RoutesState | None
+
+
+def observe_service(view: View, service: str) -> ServiceState:
+    """Arms, router, collector and routes of a service."""
+    pods = view.labelled("Pod", "flywheel", service)
+    deployments = [deployment_state(body, _pods_of(body, pods)) for body in view.labelled("Deployment", "flywheel", service)]
+    revisions = view.labelled("ControllerRevision", "flywheel", service)
+    arms = {_label(body, "arm"): body for body in revisions if _label(body, "component") == "vllm"}
+    return ServiceState({d.name: d for d in deployments}, {arm: body for arm, body in arms.items() if arm}, _routes(view, service))
+
+
+def _pods_of(deployment: Manifest, pods: list[Manifest]) -> list[Manifest]:
+    wanted = ((deployment.get("spec") or {}).get("selector") or {}).get("matchLabels") or {}
+    return [p for p in pods if wanted and wanted.items() <= (p["metadata"].get("labels") or {}).items()]
+
+
+def _label(body: Manifest, name: str) -> str | None:
+    return (body["metadata"].get("labels") or {}).get(LABEL + name)
+
+
+def _routes(view: View, service: str) -> RoutesState | None:
+    body = view.get("ConfigMap", routes_name(service))
+    if body is None:
+        return None
+    return RoutesState(parse_routes((body.get("data") or {}).get("routes.json", "")), body["metadata"]["resourceVersion"])
+
+
+async def acknowledgements(world: World, service: ServiceState, name: str) -> tuple[Acknowledgement, ...]:
+    """What every router pod that takes traffic says. Pods on their way out, and those not yet ready, get no new requests."""
+    router = service.deployments.get(f"{name}-router")
+    pods = {pod.name: pod.ip or "" for pod in router.pods if pod.ready and not pod.deleting} if router else {}
+    return await world.router.acknowledgements(pods) if pods else ()
+
+
+async def together(*questions: Awaitable[Any]) -> list[Any]:
+    """Ask independent things at once."""
+    return list(await asyncio.gather(*questions))

@@ -1,0 +1,43 @@
+"""What surrounds a Flywheel: its laps, its Rollouts and its service."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from flywheel.api.flywheel import Flywheel
+from flywheel.api.generation import Generation
+from flywheel.api.rollout import Rollout
+from flywheel.plan.base import Manifest
+from flywheel.plan.flywheel import FlywheelObserved
+from flywheel.runtime.cache import View
+from flywheel.runtime.observe import World, acknowledgements, observe_service
+
+CONVERSATIONS_EVERY = dt.timedelta(seconds=10)
+
+
+async def observe_flywheel(view: View, body: Manifest, world: World, now: dt.datetime) -> FlywheelObserved:
+    """Everything from the caches, and the number of conversations from Prometheus."""
+    flywheel = world.parser.parse(Flywheel, body)
+    name = flywheel.metadata.name
+    # Not the sum: after a restart of the collector the series of its predecessor lingers, and both count the same conversations.
+    query = f'max(flywheel_conversations_total{{flywheel="{name}"}})'
+    provider = world.metrics(world.defaults.prometheus_address)
+    # The outside world first: what the caches say must not be older than the plan that is made from it.
+    conversations = await world.throttle.ask(
+        f"conversations/{flywheel.metadata.uid}", CONVERSATIONS_EVERY, now, lambda: provider.scalar(query)
+    )
+    before = observe_service(view, name)
+    routed = {arm.arm for arm in before.routes.routes.arms} if before.routes else set()
+    acks = await acknowledgements(world, before, name) if before.anchors.keys() - routed else ()  # only if an arm may have to go
+    service = observe_service(view, name)
+    return FlywheelObserved(
+        flywheel=flywheel,
+        defaults=world.defaults,
+        generations=tuple(world.parser.parse(Generation, b) for b in view.of_service("Generation", name)),
+        rollouts=tuple(world.parser.parse(Rollout, b) for b in view.of_service("Rollout", name)),
+        deployments=service.deployments,
+        anchors=service.anchors,
+        routes=service.routes,
+        acknowledgements=acks,
+        conversations=conversations,
+    )

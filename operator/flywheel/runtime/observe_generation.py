@@ -1,0 +1,36 @@
+"""What surrounds a Generation: its Flywheel, its snapshot, its children and the queue for the users."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from flywheel.api.flywheel import Flywheel
+from flywheel.api.generation import Generation, GenerationSpec
+from flywheel.api.reward_model import RewardModel
+from flywheel.api.rollout import Rollout
+from flywheel.api.training_run import TrainingRun
+from flywheel.plan.base import Manifest
+from flywheel.plan.generation_observed import GenerationObserved, other_rollout
+from flywheel.runtime.cache import View
+from flywheel.runtime.observe import World
+
+
+async def observe_generation(view: View, body: Manifest, world: World, now: dt.datetime) -> GenerationObserved:
+    """All of it from the caches."""
+    generation = world.parser.parse(Generation, body)
+    parse, uid, status = world.parser.parse, generation.metadata.uid, generation.status
+    owner = view.get("Flywheel", generation.spec.flywheel)
+    snapshot = view.get("ControllerRevision", status.snapshot) if status.snapshot else None
+    rollout = view.get("Rollout", status.rollout) if status.rollout else None
+    rollouts = [parse(Rollout, b) for b in view.of_service("Rollout", generation.spec.flywheel)]
+    flywheel = parse(Flywheel, owner) if owner else None
+    return GenerationObserved(
+        generation=generation,
+        flywheel=flywheel,
+        defaults=world.defaults,
+        snapshot=GenerationSpec.model_validate(snapshot["data"]["spec"]) if snapshot else None,
+        training_runs={b["metadata"]["name"]: parse(TrainingRun, b) for b in view.owned("TrainingRun", uid)},
+        reward_models={b["metadata"]["name"]: parse(RewardModel, b) for b in view.owned("RewardModel", uid)},
+        rollout=parse(Rollout, rollout) if rollout else None,
+        other_rollout=other_rollout(generation, rollouts, flywheel),
+    )

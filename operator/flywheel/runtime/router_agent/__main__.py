@@ -1,0 +1,3 @@
+from flywheel.runtime.router_agent.main import main
+
+main()

@@ -1,0 +1,164 @@
+"""One attempt of a TrainingRun: a ConfigMap with run.json and a Job of one pod (ARCHITECTURE.md, section 2)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+
+from flywheel.api.base import API_VERSION, parse_duration
+from flywheel.api.common import Artifact
+from flywheel.api.training_run import Inputs, TrainingRun
+from flywheel.specs import pods
+from flywheel.specs.pods import LABEL, MANAGED_BY, Images, Manifest
+
+CONTAINER = "trainer"
+PORT = 8080
+CONFIG_PATH = "/etc/flywheel"
+GRACE_SECONDS = 120  # for the last checkpoint
+DEFAULT_RESOURCES = {"requests": {"cpu": "250m", "memory": "1Gi"}, "limits": {"memory": "4Gi"}}
+ENVIRONMENT = {
+    **pods.HOME_ENVIRONMENT,
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",  # OpenMP's spinning costs 3-5x on shared cores
+    "TOKENIZERS_PARALLELISM": "false",
+}
+INHERITED_LABELS = ("flywheel", "generation", "reward-model")
+
+
+# ------------------------------------------------------------------------------------------------------------- run.json
+
+
+def run_config(run: TrainingRun, inputs: Inputs, attempt: int) -> Manifest:
+    """run.json. Attempts of one spec get the same one but for `run.attempt`, and share their checkpoints."""
+    spec, root = run.spec, run.spec.storage.uri.rstrip("/")
+    config: Manifest = {
+        "apiVersion": f"trainers.{API_VERSION}",
+        "method": spec.method,
+        "seed": spec.seed,
+        "model": _reference(inputs.model),
+        "opponent": _reference(inputs.opponent),
+        "pool": [_reference(model) for model in inputs.pool],
+        "datasets": _datasets(run, inputs),
+        "rewards": [
+            {"name": reward.name, "role": reward.role, **(_reference(inputs.rewards[reward.name]) or {}), "weight": reward.weight}
+            for reward in spec.rewards
+        ],
+        "adapter": spec.adapter.dump() if spec.adapter else None,
+        "parameters": dict(spec.parameters),
+        "output": {"uri": f"{root}/artifacts"},
+        "progress": {"port": PORT},
+    }
+    config = {key: value for key, value in config.items() if value not in (None, [])}
+    # Another spec must not go on from this one's checkpoints.
+    lineage = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:8]
+    checkpoint = {"uri": f"{root}/checkpoints/{run.metadata.uid}/{lineage}", **spec.checkpoint.dump()}
+    identity = {"namespace": run.metadata.namespace, "name": run.metadata.name, "uid": run.metadata.uid, "attempt": attempt}
+    return {**config, "run": identity, "checkpoint": checkpoint}
+
+
+def _reference(artifact: Artifact | None) -> Manifest | None:
+    if artifact is None:
+        return None
+    return {"uri": artifact.uri, "digest": artifact.digest} if artifact.digest else {"uri": artifact.uri}
+
+
+def _datasets(run: TrainingRun, inputs: Inputs) -> list[Manifest]:
+    datasets = []
+    for dataset in run.spec.datasets:
+        entry: Manifest = {"name": dataset.name, **(_reference(inputs.datasets[dataset.name]) or {}), "weight": dataset.weight}
+        datasets.append(entry | {"subset": dataset.subset} if dataset.subset else entry)
+    return datasets
+
+
+# ------------------------------------------------------------------------------------------------------------ manifests
+
+
+def trainer_job(run: TrainingRun, *, attempt: int, job_name: str, config: Manifest, defaults: Images) -> list[Manifest]:
+    """ConfigMap and Job of one attempt. Raises InvalidPodTemplate if the user's podTemplate doesn't fit."""
+    owner = {
+        "apiVersion": API_VERSION,
+        "kind": "TrainingRun",
+        "name": run.metadata.name,
+        "uid": run.metadata.uid,
+        "controller": True,
+        "blockOwnerDeletion": False,
+    }
+    metadata: Manifest = {
+        "name": job_name,
+        "namespace": run.metadata.namespace,
+        "labels": job_labels(run, attempt),
+        "annotations": {LABEL + "attempt": str(attempt), LABEL + "method": run.spec.method},
+        "ownerReferences": [owner],
+    }
+    config_map = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {key: value for key, value in metadata.items() if key != "annotations"},
+        "immutable": True,
+        "data": {"run.json": json.dumps(config, indent=1, sort_keys=True) + "\n"},
+    }
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": _job_spec(run, metadata, defaults)}
+    return [config_map, job]
+
+
+def job_labels(run: TrainingRun, attempt: int) -> dict[str, str]:
+    """Labels of an attempt's objects: whose it is, and what the run itself belongs to."""
+    inherited = {LABEL + key: run.metadata.labels[LABEL + key] for key in INHERITED_LABELS if LABEL + key in run.metadata.labels}
+    own = {LABEL + "training-run": run.metadata.name, LABEL + "component": "trainer", LABEL + "attempt": str(attempt)}
+    return {**MANAGED_BY, **inherited, **own}
+
+
+def _job_spec(run: TrainingRun, metadata: Manifest, defaults: Images) -> Manifest:
+    spec: Manifest = {
+        "backoffLimit": 0,  # the operator retries, after it has read why
+        "completions": 1,
+        "parallelism": 1,
+        "podReplacementPolicy": "Failed",  # never two pods on one checkpoint
+        "podFailurePolicy": {"rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]},
+        "suspend": run.spec.suspend,
+        "template": _template(run, metadata, defaults),
+    }
+    if run.spec.deadline is not None:
+        spec["activeDeadlineSeconds"] = max(1, math.ceil(parse_duration(run.spec.deadline).total_seconds()))
+    return spec
+
+
+def _template(run: TrainingRun, metadata: Manifest, defaults: Images) -> Manifest:
+    tmp, tmp_mount = pods.scratch("tmp", "/tmp")  # noqa: S108 - an emptyDir
+    shm, shm_mount = pods.scratch("shm", "/dev/shm", memory=True)  # noqa: S108 - torch's workers talk through it
+    config = {"name": "config", "configMap": {"name": metadata["name"]}}
+    container: Manifest = {
+        "name": CONTAINER,
+        "image": run.spec.image or defaults.trainer_image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["python", "-m", "flywheel_trainers", "run", "--config", f"{CONFIG_PATH}/run.json"],
+        "env": pods.environment(ENVIRONMENT),
+        "ports": [{"name": "progress", "containerPort": PORT}],
+        "resources": pods.resources(run.spec, DEFAULT_RESOURCES, gpus=run.spec.gpus_per_node),
+        "securityContext": pods.container_security(),
+        "terminationMessagePath": "/dev/termination-log",
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [pods.storage_mount(), {"name": "config", "mountPath": CONFIG_PATH, "readOnly": True}, tmp_mount, shm_mount],
+    }
+    if env_from := pods.credentials(run.spec.storage):
+        container["envFrom"] = env_from
+    return pods.pod_template(
+        container,
+        run.spec,
+        labels=metadata["labels"],
+        annotations=metadata["annotations"],
+        volumes=[pods.storage_volume(run.spec.storage), config, tmp, shm],
+        restartPolicy="Never",
+        terminationGracePeriodSeconds=GRACE_SECONDS,
+    )
+
+
+def suspend_patch(run: TrainingRun, job_name: str, job_uid: str, suspended: bool) -> Manifest:
+    """What pauses or resumes an attempt; its uid keeps it from making a Job that is gone."""
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": job_name, "namespace": run.metadata.namespace, "uid": job_uid},
+        "spec": {"suspend": suspended},
+    }

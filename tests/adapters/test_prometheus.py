@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from flywheel.adapters.prometheus import PrometheusMetrics
+from flywheel.plan.rollout_observed import ErrorShare
+from flywheel.stats.evidence import Evidence, Measured, NoData, Stale, Unavailable
+from flywheel.stats.moments import Moments
+
+NOW = 1_800_000_000.0
+EXPERIMENT = "demo.g1-rollout.3f2a9c1e"
+
+
+def series(name: str, value: object, **labels: str) -> dict[str, Any]:
+    return {"metric": {"__name__": f"flywheel_experiment_{name}", "experiment": EXPERIMENT, **labels}, "value": [NOW, str(value)]}
+
+
+def a_good_answer(*, n: object = 100, total: object = 60, squares: object = 80, updated: object = NOW - 3, **labels: str) -> list[Any]:
+    found = [series("updated_timestamp_seconds", updated, **labels)]
+    for slice_ in ("control", "rest", "candidate"):
+        found.append(series("assigned_users", 150, slice=slice_, **labels))
+        for name, value in (("users", n), ("sum", total), ("sum_squares", squares)):
+            found.append(series(name, value, slice=slice_, metric="breadth", **labels))
+    return found
+
+
+class Server:
+    """A Prometheus that answers what it is told to."""
+
+    def __init__(self) -> None:
+        self.status = 200
+        self.body: bytes | None = None
+        self.result: list[Any] | dict[str, list[Any]] = []
+        self.delay = 0.0
+        self.queries: list[str] = []
+
+    async def query(self, request: web.Request) -> web.Response:
+        text = str((await request.post())["query"])
+        self.queries.append(text)
+        result = self.result
+        if isinstance(result, dict):
+            result = next((r for part, r in result.items() if part in text), [])
+        body = {"status": "success", "data": {"resultType": "vector", "result": result}}
+        return web.Response(body=self.body if self.body is not None else json.dumps(body).encode(), status=self.status)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[tuple[Server, PrometheusMetrics]]:
+    told, app = Server(), web.Application()
+    app.router.add_post("/api/v1/query", told.query)
+    async with TestServer(app) as http, aiohttp.ClientSession() as session:
+        yield told, PrometheusMetrics(session, str(http.make_url("/")))
+
+
+async def look(metrics: PrometheusMetrics, *names: str) -> Evidence:
+    return await metrics.evidence(EXPERIMENT, names or ("breadth",), stale_after=dt.timedelta(seconds=60), window_over=False)
+
+
+Given = tuple[Server, PrometheusMetrics]
+
+
+async def test_moments_of_both_slices_are_read_with_one_query(server: Given) -> None:
+    told, metrics = server
+    told.result = a_good_answer()
+    evidence = await look(metrics)
+    assert evidence.metrics["breadth"] == Measured(Moments(100, 60, 80), Moments(100, 60, 80))
+    assert evidence.assigned == (150, 150)
+    assert told.queries == [f'{{__name__=~"flywheel_experiment_.+",experiment="{EXPERIMENT}"}}']
+
+
+async def test_a_metric_that_has_no_series_is_no_data(server: Given) -> None:
+    told, metrics = server
+    told.result = a_good_answer()
+    assert (await look(metrics, "breadth", "depth")).metrics["depth"] == NoData()
+
+
+async def test_an_experiment_nobody_knows_is_no_data_and_unknown_assignments(server: Given) -> None:
+    _, metrics = server
+    assert await look(metrics) == Evidence(None, {"breadth": NoData()}, False)
+
+
+async def test_numbers_that_are_too_old_are_stale_by_prometheus_clock(server: Given) -> None:
+    told, metrics = server
+    told.result = a_good_answer(updated=NOW - 61)
+    assert (await look(metrics)).metrics["breadth"] == Stale(61.0)
+
+
+async def test_after_a_restart_of_the_collector_the_newer_pod_is_believed(server: Given) -> None:
+    told, metrics = server
+    old = a_good_answer(n=90, updated=NOW - 200, instance="10.0.0.1:8080")
+    new = a_good_answer(n=100, updated=NOW - 2, instance="10.0.0.2:8080")
+    told.result = old + new
+    assert (await look(metrics)).metrics["breadth"] == Measured(Moments(100, 60, 80), Moments(100, 60, 80))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"n": "NaN"},
+        {"n": "+Inf"},
+        {"n": -1},
+        {"n": 1.5},
+        {"n": 1e300},
+        {"total": "NaN"},
+        {"total": "-Inf"},
+        {"squares": "NaN"},
+        {"squares": -4},
+        {"squares": 0},
+        {"n": 0},
+    ],
+    ids=str,
+)
+async def test_a_value_that_can_not_be_is_unavailable_and_says_which(server: Given, values: dict[str, Any]) -> None:
+    told, metrics = server
+    told.result = a_good_answer(**values)
+    found = (await look(metrics)).metrics["breadth"]
+    assert isinstance(found, Unavailable)
+    assert "breadth" in found.message
+
+
+@pytest.mark.parametrize("updated", ["NaN", "+Inf"])
+async def test_an_update_time_that_can_not_be_is_unavailable(server: Given, updated: str) -> None:
+    told, metrics = server
+    told.result = a_good_answer(updated=updated)
+    assert isinstance((await look(metrics)).metrics["breadth"], Unavailable)
+
+
+async def test_two_series_where_one_is_expected_are_unavailable(server: Given) -> None:
+    told, metrics = server
+    told.result = [*a_good_answer(), series("users", 7, slice="control", metric="breadth", shard="x")]
+    assert isinstance((await look(metrics)).metrics["breadth"], Unavailable)
+
+
+async def test_a_slice_without_assignments_makes_assignments_unknown(server: Given) -> None:
+    told, metrics = server
+    told.result = [s for s in a_good_answer() if s["metric"].get("slice") != "candidate" or "assigned" not in s["metric"]["__name__"]]
+    assert (await look(metrics)).assigned is None
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (503, b"upstream down"),
+        (200, b"<html>log in</html>"),
+        (200, b""),
+        (200, b"null"),
+        (200, b"[]"),
+        (200, b'{"status":"success"}'),
+        (200, b'{"status":"success","data":{"resultType":"matrix","result":[]}}'),
+        (200, b'{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"value":[]}]}}'),
+        (200, b'{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"value":[1,{}]}]}}'),
+        (422, b'{"status":"error","errorType":"execution","error":"query timed out"}'),
+        (200, b"x" * (5 * 1024 * 1024)),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+async def test_an_answer_that_makes_no_sense_is_unavailable_and_never_raises(server: Given, status: int, body: bytes) -> None:
+    told, metrics = server
+    told.status, told.body = status, body
+    assert isinstance((await look(metrics)).metrics["breadth"], Unavailable)
+    assert await metrics.error_share("g1") is None
+    assert await metrics.scalar("up") is None
+
+
+async def test_a_prometheus_that_is_not_there_is_unavailable() -> None:
+    async with aiohttp.ClientSession() as session:
+        found = (await look(PrometheusMetrics(session, "http://127.0.0.1:9"))).metrics["breadth"]
+    assert isinstance(found, Unavailable)
+    assert "127.0.0.1:9" in found.message
+
+
+async def test_the_error_share_is_of_one_generation(server: Given) -> None:
+    told, metrics = server
+    told.result = {'code=~"5.."': [{"metric": {}, "value": [NOW, "3"]}], "flywheel_requests_total": [{"metric": {}, "value": [NOW, "60"]}]}
+    assert await metrics.error_share("g1") == ErrorShare(failed=3.0, total=60.0)
+
+
+async def test_without_any_server_error_the_share_is_zero(server: Given) -> None:
+    told, metrics = server
+    told.result = {'code=~"5.."': [], "flywheel_requests_total": [{"metric": {}, "value": [NOW, "60"]}]}
+    assert await metrics.error_share("g1") == ErrorShare(failed=0.0, total=60.0)
+
+
+async def test_a_quote_in_a_name_does_not_leave_its_string(server: Given) -> None:
+    told, metrics = server
+    await metrics.error_share('x"} or up{a="')
+    assert '{generation="x\\"} or up{a=\\""' in told.queries[0]

@@ -1,0 +1,116 @@
+"""A namespace of its own with a volume of its own, the operator from the chart, the tiny base model on the claim.
+
+FLYWHEEL_OPERATOR_INSTALLED=1 takes the operator that runs as it is; FLYWHEEL_KEEP=1 leaves the namespace for a look around.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from dev.demo import install, kube
+from tests.cluster.api_server import find_program, running_cluster
+from tests.cluster.promises import data, objects, space
+from tests.cluster.promises.desk import desk_pod
+from tests.cluster.promises.operator_pod import OperatorPod
+from tests.cluster.promises.space import NAMESPACE, Body
+
+STEPS = 150  # of the run that is watched
+
+
+@dataclass(frozen=True)
+class Store:
+    """What lies on the claim."""
+
+    base: install.Model
+    sft: str
+    turns: str
+    empty: str
+    broken: str
+
+
+@pytest.fixture(scope="session")
+def cluster() -> None:
+    """A cluster that runs pods; an API server alone is not enough."""
+    server = running_cluster()
+    if server is None:
+        message = "no cluster is up; run `make cluster-up images`"
+        (pytest.fail if os.environ.get("FLYWHEEL_REQUIRE_CLUSTER") else pytest.skip)(message)
+    os.environ["KUBECONFIG"] = str(server.kubeconfig)
+    for name in ("kubectl", "helm"):
+        found = find_program(name)
+        assert found is not None, f"{name} can't be found; run `make cluster-up`"
+        os.environ["PATH"] = f"{found.parent}:{os.environ['PATH']}"
+
+
+@pytest.fixture(scope="session")
+def operator(cluster: None) -> OperatorPod:
+    """The operator of this checkout, installed by Helm and ready."""
+    if not os.environ.get("FLYWHEEL_OPERATOR_INSTALLED"):
+        install.install_operator()
+    pod = OperatorPod()
+    pod.ready()
+    return pod
+
+
+@pytest.fixture(scope="session")
+def store(operator: OperatorPod) -> Iterator[Store]:
+    """The namespace, its claim, the pod to look at it with, and data on it."""
+    _remove()
+    install.namespace(NAMESPACE)
+    subprocess.run([sys.executable, "-m", "dev.cluster", "volume", NAMESPACE], cwd=install.ROOT, check=True, capture_output=True)
+    kube.apply(objects.claim(NAMESPACE))
+    kube.apply(desk_pod())
+    space.kubectl("wait", "--for=condition=Ready", f"pod/{space.DESK}", "--timeout=90s")
+    data.clear()
+    base = install.put_base_model(NAMESPACE)
+    yield Store(base, **data.prepare(base))
+    if not os.environ.get("FLYWHEEL_KEEP"):
+        data.clear()
+        _remove()
+        kube.kubectl("delete", "pv", NAMESPACE, "--ignore-not-found", "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def asked(store: Store) -> float:
+    """The Flywheel exists: its champion starts while the trainers run. The time it was asked for."""
+    space.apply(objects.flywheel(store.base))
+    return time.monotonic()
+
+
+@pytest.fixture(scope="session")
+def trained(store: Store, asked: float, operator: OperatorPod) -> space.Watched:
+    """A run that is watched from its beginning to its artifact, through the death of the operator."""
+    space.apply(objects.sft("trained", store.base, store.sft, steps=STEPS))
+    begun = space.watch("trainingrun", "trained", lambda b: (space.status(b).get("progress") or {}).get("step", 0) >= 1, timeout=300)
+    print(f"\nthe operator was back {operator.kill():.1f} s after it was killed during a run")
+    watched = space.watch("trainingrun", "trained", space.phase("Succeeded", "Failed"), timeout=300)
+    assert space.status(watched.last)["phase"] == "Succeeded", space.condition(watched.last, "Succeeded")
+    return space.Watched(begun.seen + watched.seen)
+
+
+@pytest.fixture(scope="session")
+def champion(asked: float) -> Body:
+    """The Flywheel serves; its champion."""
+    body = space.watch("flywheel", objects.SERVICE, lambda b: space.status(b).get("phase") == "Serving", timeout=480).last
+    print(f"\nthe champion answered {time.monotonic() - asked:.0f} s after the Flywheel was applied (trainers ran meanwhile)")
+    found: Body = body["status"]["champion"]
+    return found
+
+
+def _remove() -> None:
+    """The namespace of an earlier run, without waiting for its pods to drain."""
+    if not kube.kubectl("get", "namespace", NAMESPACE, "--ignore-not-found").strip():
+        return
+    space.kubectl("delete", kube.KINDS, "--all", "--ignore-not-found", "--wait=true", check=False)
+    space.kubectl("delete", "controllerrevisions,deployments,replicasets,jobs", "--all", "--wait=true", timeout=60)
+    space.kubectl("delete", "pods", "--all", "--force", "--grace-period=0", "--wait=true", check=False, timeout=60)
+    # The pods are gone without having drained; the claim's protection would notice that a minute later.
+    space.kubectl("patch", "pvc", "flywheel-data", "--type=merge", "-p", '{"metadata":{"finalizers":null}}', check=False)
+    kube.kubectl("delete", "namespace", NAMESPACE, "--wait=true", "--timeout=90s", timeout=100)

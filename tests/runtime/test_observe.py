@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from typing import Any
+
+from flywheel.api.training_run import TrainingRun
+from flywheel.plan.base import Defaults
+from flywheel.plan.rollout_observed import Acknowledgement
+from flywheel.runtime.cache import Cache, View
+from flywheel.runtime.keys import Key
+from flywheel.runtime.observe import Parser, Throttle, World, acknowledgements, observe_service
+from tests.runtime.faketime import START
+
+SECOND = dt.timedelta(seconds=1)
+
+
+def test_the_outside_world_is_asked_at_most_every_so_often() -> None:
+    asked: list[dt.datetime] = []
+
+    async def main() -> list[int]:
+        throttle = Throttle()
+
+        async def ask() -> int:
+            asked.append(START)
+            return len(asked)
+
+        return [await throttle.ask("x", 2 * SECOND, START + n * SECOND, ask) for n in (0, 1, 2, 3, 4)]
+
+    assert asyncio.run(main()) == [1, 1, 2, 2, 3]
+
+
+def test_a_clock_that_steps_back_does_not_silence_a_question() -> None:
+    async def main() -> list[str]:
+        throttle, answers = Throttle(), iter(["first", "second"])
+
+        async def ask() -> str:
+            return next(answers)
+
+        return [await throttle.ask("x", SECOND, when, ask) for when in (START, START - dt.timedelta(hours=1))]
+
+    assert asyncio.run(main()) == ["first", "second"]
+
+
+def test_an_object_is_parsed_once_a_version() -> None:
+    parser = Parser()
+    body: dict[str, Any] = {"metadata": {"name": "r", "uid": "u", "resourceVersion": "1"}, "spec": {"method": "SFT"}}
+    first = parser.parse(TrainingRun, body)
+    assert parser.parse(TrainingRun, body) is first
+    later = {**body, "metadata": {**body["metadata"], "resourceVersion": "2"}}
+    assert parser.parse(TrainingRun, later) is not first
+
+
+class Routers:
+    """Remembers which pods were asked."""
+
+    def __init__(self) -> None:
+        self.asked: dict[str, str] = {}
+
+    async def acknowledgements(self, pods: Any) -> tuple[Acknowledgement, ...]:
+        self.asked = dict(pods)
+        return tuple(Acknowledgement(pod, 1, True) for pod in pods)
+
+
+def in_service(kind: str, name: str, *, component: str = "router", **more: Any) -> dict[str, Any]:
+    labels = {"modelflywheel.dev/flywheel": "f", "modelflywheel.dev/component": component, "app": component}
+    meta = {"name": name, "namespace": "demo", "uid": name, "resourceVersion": "1", "labels": labels, **more.pop("metadata", {})}
+    return {"kind": kind, "metadata": meta, **more}
+
+
+def router_pod(name: str, *, ready: bool = True, **metadata: Any) -> dict[str, Any]:
+    status = {"podIP": "10.0.0.1", "conditions": [{"type": "Ready", "status": "True" if ready else "False"}]}
+    return in_service("Pod", name, status=status, metadata=metadata)
+
+
+def test_only_router_pods_that_take_traffic_have_to_confirm() -> None:
+    cache = Cache(lambda key: None)
+    cache.put(in_service("Deployment", "f-router", spec={"selector": {"matchLabels": {"app": "router"}}}))
+    cache.put(router_pod("serves"))
+    cache.put(router_pod("starts", ready=False))
+    cache.put(router_pod("leaves", deletionTimestamp="2026-01-01T00:00:00Z"))
+    cache.put(in_service("Pod", "collector", component="collector", status={}))
+    routers = Routers()
+    world = World(Defaults(), lambda address: None, routers, None)  # type: ignore[arg-type, return-value]
+    service = observe_service(View(cache, Key("Rollout", "demo", "r")), "f")
+    assert [a.pod for a in asyncio.run(acknowledgements(world, service, "f"))] == ["serves"]
+    assert routers.asked == {"serves": "10.0.0.1"}
