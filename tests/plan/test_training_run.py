@@ -71,6 +71,21 @@ def test_progress_is_mirrored_while_the_pod_runs_and_nonsense_is_ignored() -> No
     assert world.run.status.progress == progress
 
 
+def test_a_resumed_pod_that_has_not_counted_its_steps_yet_takes_nothing_back() -> None:
+    world = started()
+    world.progress = {"phase": "Training", "step": 40, "totalSteps": 120, "percent": 33.3, "etaSeconds": 9, "tokensPerSecond": 50}
+    world.step()
+    world.progress = {"phase": "Starting", "step": 0, "totalSteps": 0, "percent": 0}
+    progress = world.step(after=2).run.status.progress
+    assert progress is not None
+    assert (progress.phase, progress.step, progress.total_steps, progress.percent) == ("Starting", 40, 120, 33.3)
+    assert (progress.eta_seconds, progress.tokens_per_second) == (None, None)
+    world.progress = {"phase": "Training", "step": 41, "totalSteps": 120, "percent": 34.2}
+    progress = world.step(after=2).run.status.progress
+    assert progress is not None
+    assert progress.step == 41
+
+
 def test_a_run_that_succeeded_never_runs_again_even_if_its_job_is_collected_or_its_spec_is_changed() -> None:
     world = started().ends(0, result_message()).step()
     world.delete_job().step(after=3600)

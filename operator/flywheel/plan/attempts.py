@@ -216,6 +216,13 @@ def read_progress(answer: Mapping[str, Any] | None) -> tuple[Progress | None, di
     return progress, dict(list(numbers.items())[:64])
 
 
+def further(before: Progress | None, now: Progress | None) -> Progress | None:
+    """The progress of an attempt: a pod that takes it up again, and has not counted its steps yet, takes nothing back."""
+    if now is None or before is None or now.total_steps or not before.total_steps:
+        return now or before
+    return before.model_copy(update={"phase": now.phase, "eta_seconds": None, "tokens_per_second": None})
+
+
 def gpu_seconds(job: JobState, gpus: int, now: dt.datetime) -> float:
     """GPUs x seconds of the pods that can still be seen."""
     spans = ((pod.finished or now) - pod.started for pod in job.pods if pod.started is not None)

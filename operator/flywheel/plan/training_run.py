@@ -156,7 +156,7 @@ def _watch(this: _Pass, attempt: Attempt, job: JobState) -> Plan:
     if job.suspended != run.spec.suspend and _live(job):
         actions.append(ApplyAction(suspend_patch(run, job.name, job.uid, run.spec.suspend)))
     progress, metrics = ends.read_progress(this.observed.progress)
-    this = this.having(progress=progress or this.status.progress, metrics=metrics or this.status.metrics)
+    this = this.having(progress=ends.further(this.status.progress, progress), metrics=metrics or this.status.metrics)
     again = {"Running": POLL, "Suspended": SUSPENDED if job.suspended else SOON}.get(phase, SOON)
     return _settle(this, phase, reason, message, progressing=reason in (Reason.STARTING, Reason.RUNNING), again=again, actions=actions)
 

@@ -167,7 +167,11 @@ def test_a_suspended_run_gives_its_pod_back_and_goes_on_from_its_checkpoint(stor
     watched = watch("trainingrun", name, phase("Succeeded", "Failed"), timeout=PATIENCE)
     steps = [p["step"] for body in watched.seen if (p := status(body).get("progress")) and status(body)["phase"] == "Running"]
     assert steps, "no progress was seen after it went on"
-    assert steps[-1] >= 5
+    assert min(steps) >= 5, f"steps seen after it went on: {steps}"
+    logs = space.kubectl("logs", "--tail=-1", "-l", f"batch.kubernetes.io/job-name={status(watched.last)['attempts'][0]['job']}")
+    resumed = re.search(r"resuming at step (\d+)", logs)
+    assert resumed, logs[-2000:]
+    assert int(resumed[1]) >= 5
     assert len(status(watched.last)["attempts"]) == 1
 
 
