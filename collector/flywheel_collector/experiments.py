@@ -14,7 +14,7 @@ from flywheel_collector.outcome import METRICS
 from flywheel_collector.store import Store
 
 LIMIT = 64
-"""Experiments at a time, so that series stay few."""
+"""Experiments at a time, so that series stay few; the next one takes the place of the one that began first."""
 MAX_HORIZON_SECONDS = 30 * 86400
 CAP_QUANTILE = 0.999
 CAP_WITHOUT_HISTORY = 100
@@ -91,10 +91,11 @@ class Experiments:
             if existing.definition != definition:
                 raise Conflict(f"experiment {name!r} exists with another definition; DELETE it first, or use another name")
             return existing, False
-        if len(self.all()) >= LIMIT:
-            raise Invalid(f"there are {LIMIT} experiments already; DELETE one that is over")
+        crowded_out = sorted(self.all().values(), key=lambda e: (e.definition.started_ms, e.id))[: max(0, len(self.all()) - LIMIT + 1)]
         try:
             with self._store.transaction() as db:
+                for oldest in crowded_out:
+                    _end(db, oldest.id)
                 number = self._store.names.id(name)
                 if not number:
                     raise Invalid("too many experiment names")
@@ -112,11 +113,15 @@ class Experiments:
             return False
         try:
             with self._store.transaction() as db:
-                db.execute("DELETE FROM experiment WHERE id = ?", (existing.id,))
-                db.execute("DELETE FROM moment WHERE experiment = ?", (existing.id,))
+                _end(db, existing.id)
         finally:
             self.forget_cache()
         return True
+
+
+def _end(db: sqlite3.Connection, number: int) -> None:
+    db.execute("DELETE FROM experiment WHERE id = ?", (number,))
+    db.execute("DELETE FROM moment WHERE experiment = ?", (number,))
 
 
 def _begin(db: sqlite3.Connection, number: int, definition: Definition, floor_ms: int) -> None:

@@ -68,6 +68,11 @@ def build_and_load(settings: Settings, names: Sequence[str]) -> None:
     progress.close()
 
 
+def forget_builds() -> None:
+    """What buildah keeps outside the cache between builds."""
+    shutil.rmtree(_RUN, ignore_errors=True)
+
+
 def with_parents(names: Sequence[str]) -> list[Image]:
     """The images of these names (of all, for none) and what they are built on, parents first."""
     known = {image.name: image for image in IMAGES}
@@ -97,12 +102,17 @@ class _Stamps:
 
 def _bring_up_to_date(settings: Settings, stamps: _Stamps, image: Image, key: str) -> str:
     """Returns what was done, for the progress line."""
-    done = []
-    if stamps.once(image.name, key, lambda: _build(settings, image)):
-        done.append("built")
+
+    def make() -> None:
+        # One step with one stamp: after a push that failed, an older image would still lie in the layout under this name.
+        _build(settings, image)
+        if image.loaded:
+            _push(settings, image)
+
+    done = ["built"] if stamps.once(image.name, key, make) else []
     if not image.loaded:
         return ", ".join(done) or "unchanged"
-    if done or oci.digest_of(_layout(settings), image.reference) is None:
+    if oci.digest_of(_layout(settings), image.reference) is None:
         _push(settings, image)
     if runtime.images(settings).get(image.reference) != oci.digest_of(_layout(settings), image.reference):
         sent = runtime.load(settings, _layout(settings), image.reference)

@@ -95,16 +95,17 @@ def _pid(settings: Settings, name: str) -> int | None:
         pid, started = _record(settings, name).read_text().split()
     except (FileNotFoundError, ValueError):
         return None
-    return int(pid) if _start_time(int(pid)) == started else None
+    now = _start_time(int(pid))
+    return int(pid) if now is not None and now == started else None
 
 
-def _start_time(pid: int) -> str:
-    """Field 22 of /proc/PID/stat: with it a reused pid is told from ours. A zombie counts as gone."""
+def _start_time(pid: int) -> str | None:
+    """Field 22 of /proc/PID/stat: with it a reused pid is told from ours. None for a process that is gone, or a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except (FileNotFoundError, ProcessLookupError):
-        return "gone"
-    return "gone" if fields[0] == "Z" else fields[19]
+        return None
+    return None if fields[0] == "Z" else fields[19]
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

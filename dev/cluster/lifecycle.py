@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 
-from . import addons, controlplane, daemons, hostfiles, network, node, packages, pki, runtime, tools
+from . import addons, build, controlplane, daemons, hostfiles, network, node, packages, pki, runtime, tools
 from .progress import Progress
-from .settings import NODE_NAME, Settings
+from .settings import DEFAULT_STATE, NODE_NAME, Settings
 from .shell import ClusterError, succeeds, wait_for
 
 _STOP_ORDER = (
@@ -24,11 +24,14 @@ def up(settings: Settings) -> None:
     """Start what does not run yet; a second call takes seconds and restarts nothing."""
     if os.geteuid() != 0:
         raise ClusterError("the cluster needs root (network namespaces, cgroups, mounts)")
+    _require_own(settings)
+    runtime.require_cgroups()
     progress = Progress(total=len(tools.TOOLS) + 7)
     with progress.step("Debian packages"):
         packages.install(packages.NEEDED)
     tools.prepare(settings, progress)
     settings.state.mkdir(parents=True, exist_ok=True)
+    settings.marker.touch()
     with progress.step("certificates, configuration, network"):
         pki.prepare(settings)
         node.configure(settings)
@@ -52,19 +55,28 @@ def up(settings: Settings) -> None:
 
 def down(settings: Settings, purge: bool) -> None:
     """Stop everything and remove every trace; images stay for the next `up` unless purged."""
+    _require_own(settings)
     daemons.stop(settings, _STOP_ORDER)
     runtime.remove_containers(settings)
     daemons.stop(settings, ["containerd"])
     runtime.remove_remains(settings)
     network.remove(settings)
     hostfiles.remove(settings)
+    build.forget_builds()
     if settings.state.exists():
         for entry in settings.state.iterdir():
-            if entry != settings.containerd_root or purge:
+            if entry not in (settings.containerd_root, settings.marker) or purge:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     found = leftovers(settings)
     if found:
         raise ClusterError("these are left behind:\n" + "\n".join(found))
+
+
+def _require_own(settings: Settings) -> None:
+    """Refuse a directory that somebody else has put something into: `down` would remove it."""
+    state = settings.state
+    if state != DEFAULT_STATE and state.exists() and any(state.iterdir()) and not settings.marker.exists():
+        raise ClusterError(f"{state} holds files that are not this cluster's; point FLYWHEEL_CLUSTER_DIR at an empty or new directory")
 
 
 def leftovers(settings: Settings) -> list[str]:

@@ -6,7 +6,7 @@ import json
 import re
 
 from .settings import NODE_IP, NODE_LINK, POD_LINK, SERVICE_CIDR, Settings
-from .shell import ClusterError, run, succeeds
+from .shell import ClusterError, find, run, succeeds
 
 # Set by us, kubelet or kube-proxy; the values found are put back by `down`.
 _WANTED = {"net.ipv4.ip_forward": "1", "net.bridge.bridge-nf-call-iptables": "1"}
@@ -39,7 +39,7 @@ def remove(settings: Settings) -> None:
     for link in (POD_LINK, NODE_LINK):
         if succeeds(["ip", "link", "show", link]):
             run(["ip", "link", "delete", link])
-    for family in ("iptables", "ip6tables"):
+    for family in _families():
         _remove_chains(family)
     record = settings.state / "sysctl.json"
     if record.exists():
@@ -51,9 +51,14 @@ def remove(settings: Settings) -> None:
 def leftovers() -> list[str]:
     """Links and chains that still exist."""
     found = [link for link in (POD_LINK, NODE_LINK) if succeeds(["ip", "link", "show", link])]
-    for family in ("iptables", "ip6tables"):
+    for family in _families():
         found += [f"{family} chain {chain}" for chain in _OUR_CHAIN.findall(run([f"{family}-save"]))]
     return found
+
+
+def _families() -> list[str]:
+    """A machine that never had the cluster may have no iptables at all."""
+    return [family for family in ("iptables", "ip6tables") if find(f"{family}-save")]
 
 
 def _remember(settings: Settings) -> None:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import tarfile
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,11 +65,16 @@ def blobs(settings: Settings) -> frozenset[str]:
     return frozenset(ctr(settings, "content", "ls", "-q").split())
 
 
+def require_cgroups() -> None:
+    """Before anything is built: the hierarchies must be there."""
+    if missing := [name for name in _HIERARCHIES if not (_CGROUPS / name).is_dir()]:
+        mend = "boot with systemd.unified_cgroup_hierarchy=0, or point KUBECONFIG at another cluster"
+        raise ClusterError(f"{_CGROUPS / missing[0]} is not mounted: this cluster needs cgroups of version 1 (or hybrid); {mend}")
+
+
 def prepare_cgroups(settings: Settings) -> None:
     """The cluster's own cgroup, in every hierarchy as it is mounted."""
     for hierarchy in _HIERARCHIES:
-        if not (_CGROUPS / hierarchy).is_dir():
-            raise ClusterError(f"{_CGROUPS / hierarchy} is not mounted; this cluster needs version 1 cgroups")
         (_CGROUPS / hierarchy / settings.cgroup).mkdir(exist_ok=True)
     # A new cpuset is empty, and nothing can run in an empty one.
     for name in ("cpuset.mems", "cpuset.cpus"):
@@ -145,12 +151,12 @@ def _client(settings: Settings) -> list[str]:
 
 
 def _kill_pods(settings: Settings) -> None:
-    for _ in range(20):
-        pids = list(_pod_processes(settings))
-        if not pids:
-            return
+    """Again until none is left: a process may fork while the list is read, and takes a moment to die."""
+    deadline = time.monotonic() + 15
+    while (pids := list(_pod_processes(settings))) and time.monotonic() < deadline:
         for pid in pids:
             _kill(pid)
+        time.sleep(0.05)
 
 
 def _pod_processes(settings: Settings) -> Iterator[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ ETCD_PEER_PORT = 23800
 WORKLOAD_UID = 10001
 
 PAUSE_IMAGE = "localhost/flywheel/pause:dev"
+DEFAULT_STATE = Path("/var/lib/flywheel-cluster")
 COREDNS_IMAGE = "localhost/flywheel/coredns:dev"
 
 
@@ -43,8 +45,8 @@ class Settings:
     def from_environment(cls) -> Settings:
         cache = os.environ.get("FLYWHEEL_CACHE") or str(Path.home() / ".cache" / "flywheel")
         # Short on purpose: a Unix socket's path may not exceed 107 bytes.
-        state = os.environ.get("FLYWHEEL_CLUSTER_DIR") or "/var/lib/flywheel-cluster"
-        return cls(Path(cache).absolute(), Path(state).absolute())
+        state = Path(os.environ.get("FLYWHEEL_CLUSTER_DIR") or DEFAULT_STATE)
+        return cls(Path(cache).absolute(), state.absolute())
 
     @property
     def bin(self) -> Path:
@@ -54,7 +56,14 @@ class Settings:
     @property
     def cgroup(self) -> str:
         """Every pod lies in this cgroup of every hierarchy, so that its processes can be found and ended."""
-        return self.state.name.removesuffix("-cluster")
+        if self.state == DEFAULT_STATE:
+            return "flywheel"
+        return f"flywheel-{hashlib.sha256(str(self.state).encode()).hexdigest()[:8]}"  # never the name of somebody else's
+
+    @property
+    def marker(self) -> Path:
+        """Says that the state directory is this cluster's: `down` empties no other."""
+        return self.state / ".flywheel-cluster"
 
     @property
     def api_url(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -15,6 +16,7 @@ from .settings import REPOSITORY, Settings
 from .shell import ClusterError, find, run
 
 MODULES = REPOSITORY / "dev" / "tools"
+GO_VERSION = (1, 24)
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,11 @@ def pinned_version(module: str) -> str:
 def _on_machine(settings: Settings, tool: Tool) -> Path | None:
     for directory in _search_path():
         candidate = Path(directory) / tool.name
-        if candidate.parent == settings.bin or not os.access(candidate, os.X_OK):
+        if candidate.parent == settings.bin or not candidate.is_file() or not os.access(candidate, os.X_OK):
             continue
-        if re.search(tool.version_pattern, run([candidate, *tool.version_arguments], timeout=30)):
-            return candidate
+        with contextlib.suppress(ClusterError):  # something else of this name
+            if re.search(tool.version_pattern, run([candidate, *tool.version_arguments], timeout=30)):
+                return candidate
     return None
 
 
@@ -119,8 +122,10 @@ def _ldflags(module: str) -> str:
 
 
 def _go_environment(settings: Settings) -> dict[str, str]:
-    if shutil.which("go") is None:
-        raise ClusterError("Go is not on PATH; install Go 1.24 or newer, or put Kubernetes 1.34 binaries on PATH")
+    found = re.search(r"go(\d+)\.(\d+)", run(["go", "version"])) if shutil.which("go") else None
+    if found is None or (int(found[1]), int(found[2])) < GO_VERSION:
+        version = ".".join(map(str, GO_VERSION))
+        raise ClusterError(f"Go {version} or newer is not on PATH; install it, or put Kubernetes 1.34, Helm 3 and CoreDNS 1 on PATH")
     # One build cache for all three modules: they share most of k8s.io/*.
     return {"CGO_ENABLED": "0", "GOCACHE": str(settings.cache / "go-build"), "GOWORK": "off"}
 
@@ -136,7 +141,9 @@ def _pause(settings: Settings) -> Path:
         ).strip()
         target.parent.mkdir(parents=True, exist_ok=True)
         version = f"-DVERSION={pinned_version('kubernetes')}"
-        run(["gcc", "-Os", "-static", version, "-o", target, Path(source) / "build/pause/linux/pause.c"])
+        unfinished = target.with_suffix(".part")
+        run(["gcc", "-Os", "-static", version, "-o", unfinished, Path(source) / "build/pause/linux/pause.c"])
+        unfinished.rename(target)
     return target
 
 

@@ -12,6 +12,7 @@ import datetime as dt
 import json
 import os
 import random
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,13 +20,17 @@ from typing import Any
 
 from rich.console import Console
 
-from dev.demo import install, kube, report
+from dev.demo import children, install, kube, report
 from dev.demo.chaos import Chaos
 from dev.demo.live import View
 from dev.demo.record import Recorder
 from dev.demo.traffic import Users, machine, manifest
 
-EXPECTED = {"companion-1": "Promoted", "companion-2": "Held", "companion-3": "RolledBack"}
+EXPECTED = {
+    "companion-1": report.Expected("Promoted", r"^SuccessProven: "),
+    "companion-2": report.Expected("Held", r"win_rate_user is [\d.]+, must be <|win_rate_divergence_significant is [\d.]+, must be ≤"),
+    "companion-3": report.Expected("RolledBack", r"^GuardrailHarm: .*\b(?:breadth|depth|thumbs_down)\b"),
+}
 ENROL, MATURE = 150, 15
 ROLLBACK_LIMIT = 2.0  # seconds from the decision to the last new request at the candidate
 TERMINAL = ("Promoted", "RolledBack", "Inconclusive", "Rejected", "Held", "Failed", "Completed")
@@ -38,6 +43,7 @@ class Demo:
         self.seed, self.recorder = seed, Recorder("demo")
         self.view, self.traffic = View(self.recorder), []  # type: ignore[var-annotated]  # rows of the report
         self.chaos = Chaos(kills, seed)
+        self.cut: float | None = None  # seconds from the rollback decision to the last request the candidate was given
 
     def run(self) -> None:
         """All three laps."""
@@ -132,6 +138,20 @@ class Demo:
         requests = counted["turns"] + counted["failed"]
         self.traffic.append({"phase": phase, "requests": requests, "failed": counted["failed"], "answered": answered, "summary": counted})
 
+    def judge(self) -> list[str]:
+        """What did not hold, besides the verdicts: requests that failed, a late rollback, children that were made twice."""
+        problems = [f"two of a kind: {double}" for double in children.doubles("demo")]
+        if failed := sum(row["failed"] for row in self.traffic):
+            problems.append(f"{failed} requests of users failed")
+        self.cut = self.rollback_seconds()
+        if self.cut is None:
+            problems.append("how fast the rollback was can't be told: no decision, or no request of companion-3 in the log")
+        elif self.cut > ROLLBACK_LIMIT:
+            problems.append(f"the candidate was asked {self.cut:.1f} s after the rollback decision; the limit is {ROLLBACK_LIMIT:g} s")
+        if len(self.chaos.kills) < self.chaos.wanted:
+            problems.append(f"the operator was killed {len(self.chaos.kills)} times, not {self.chaos.wanted}: the run was over before")
+        return problems
+
     def rollback_seconds(self) -> float | None:
         """From the rollback decision to the last request the candidate was given, by the log; negative: none came after."""
         body = self.recorder.find("Generation", "companion-3") or {}
@@ -160,19 +180,27 @@ def main() -> int:
     console = Console()
     console.print(f"seed {options.seed} on {machine()}; the whole run takes about 12 minutes once everything is built")
     demo, began = Demo(options.seed, options.chaos), time.monotonic()
-    error: str | None = None
+    problems: list[str] = []
     try:
         with demo.view:
             demo.run()
-    except kube.DemoError as problem:
-        error = str(problem)
+        demo.recorder.look()
+        problems += demo.judge()
+    except (kube.DemoError, subprocess.TimeoutExpired) as error:
+        problems.append(str(error))
+        console.print(f"[red]{error}[/red]")
     finally:
         demo.chaos.stop()
-    demo.recorder.look()
     rows = report.laps(demo.recorder, EXPECTED)
+    problems += [f"{row['name']} was to be {row['expected']}, is {row['verdict']}: {row['why']}" for row in rows if not row["ok"]]
     seconds = round(time.monotonic() - began, 1)
-    cut = demo.rollback_seconds()
-    extra = {"seconds": seconds, "error": error, "kills": demo.chaos.kills, "lastCandidateRequestAfterRollbackSeconds": cut}
+    extra = {
+        "seconds": seconds,
+        "problems": problems,
+        "kills": demo.chaos.kills,
+        "lastCandidateRequestAfterRollbackSeconds": demo.cut,
+        "ok": not problems,
+    }
     path = report.write(demo.recorder, rows, demo.traffic, seed=options.seed, extra=extra, directory=options.out / f"seed-{options.seed}")
     report.closing_table(rows, demo.traffic, demo.recorder.spans, console)
     console.print(f"{seconds:.0f} s in all; report: {path}; numbers: {path.with_name('demo.json')}")
@@ -180,15 +208,11 @@ def main() -> int:
         'look around: eval "$(python3 -m dev.cluster env)"; kubectl get modelflywheel -A; kubectl describe generation companion-2 -n demo'
     )
     console.print("Prometheus: kubectl -n flywheel-system port-forward svc/prometheus 9090; stop everything: make cluster-down")
-    if cut is not None:
-        console.print(f"last request to companion-3: {cut:+.3f} s after the rollback decision (limit {ROLLBACK_LIMIT:g} s)")
-    if error:
-        console.print(f"[red]{error}[/red]")
-    failed = sum(row["failed"] for row in demo.traffic)
-    if failed:
-        console.print(f"[red]{failed} requests of users failed[/red]")
-    late = cut is not None and cut > ROLLBACK_LIMIT
-    return 0 if error is None and all(row["ok"] for row in rows) and not failed and not late else 1
+    if demo.cut is not None:
+        console.print(f"last request to companion-3: {demo.cut:+.3f} s after the rollback decision (limit {ROLLBACK_LIMIT:g} s)")
+    for problem in problems:
+        console.print(f"[red]{problem}[/red]", highlight=False)
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ DISCOVERY = {
     "data": {"discovery.py": Path(__file__).with_name("discovery.py").read_text()},
 }
 LIGHT = "localhost/flywheel/collector:dev"  # any image with a shell and tar
+BASE_RECIPE = ("trainers/flywheel_trainers/tiny.py", "trainers/flywheel_trainers/corpus.py", "requirements/ml.lock")
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
@@ -89,12 +91,15 @@ def clear() -> None:
 
 
 def base_model(pods: str) -> tuple[Model, Path]:
-    """The tiny base model: trained once, in a pod of the trainers' image in the namespace `pods`, and kept in the cache."""
-    directory = CACHE / "models" / "tiny-base"
-    if not (directory / "manifest.json").exists():
+    """The tiny base model: trained once, in a pod of the trainers' image in the namespace `pods`, and kept in the cache by its recipe."""
+    recipe = hashlib.sha256(b"".join((ROOT / name).read_bytes() for name in BASE_RECIPE)).hexdigest()[:12]
+    directory = CACHE / "models" / f"tiny-base-{recipe}"
+    if not directory.exists():
         script = "python -m flywheel_trainers make-base --output /tmp/base --seed 0 >&2 && tar -C /tmp/base -c ."
         archive = kube.in_claim(script, pods, image="localhost/flywheel/trainer:dev", timeout=600)
-        directory.mkdir(parents=True, exist_ok=True)
-        kube.run_bytes("tar", "-C", str(directory), "-x", stdin=archive)
+        fresh = directory.with_name(f".{directory.name}-{os.getpid()}")
+        fresh.mkdir(parents=True, exist_ok=True)
+        kube.run_bytes("tar", "-C", str(fresh), "-x", stdin=archive)
+        fresh.rename(directory)
     digest = json.loads((directory / "manifest.json").read_text())["digest"]
     return Model("sha256-" + digest.removeprefix("sha256:"), digest), directory

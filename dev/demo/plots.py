@@ -38,7 +38,7 @@ def weights(rows: list[Body], decisions: list[Body]) -> bytes:
     axes.set_ylim(0, 112)
     axes.set_xlabel("seconds since the demo began")
     axes.set_ylabel("% of users")
-    axes.set_title("Who answered: the candidate's share of users")
+    axes.set_title("Weights as decided: the candidate's share of users")
     axes.legend(loc="upper left", fontsize=8)
     return png(figure)
 
@@ -85,22 +85,29 @@ def stages(generations: list[Body]) -> bytes:
                 low, high = metrics.get(key + "_lower", metrics[key]), metrics.get(key + "_upper", metrics[key])
                 error = [[metrics[key] - low], [high - metrics[key]]]
                 right.errorbar([index + shift], [metrics[key]], yerr=error, fmt="o", color=colour, capsize=3)
+        for limit in _limits(generation):
+            right.hlines(limit, index - 0.35, index + 0.35, color="#54a24b", linestyle="--", linewidth=1.2)
     left.set_xticks([0, 1], ["first RL step", "last RL step"])
     left.set_title("Reward that RL was trained on")
     if left.has_data():
         left.legend(fontsize=8)
-    right.axhspan(0.5, 0.65, color="#54a24b", alpha=0.15, label="gate: 50 % to 65 %")
     right.set_xticks(range(len(names)), names, fontsize=8)
     right.set_ylim(0, 1)
-    right.set_title("Win rate on user (red) and internal (blue) prompts")
-    right.legend(fontsize=8, loc="lower left")
+    right.set_title("Win rate: user (red), internal (blue), gates (green)")
     return png(figure)
+
+
+def _limits(generation: Body) -> list[float]:
+    """Where this lap's gates on the user win rate stand."""
+    gates = [g for s in (generation.get("status") or {}).get("stages") or [] for g in s.get("gates") or []]
+    return [float(gate["limit"]) for gate in gates if gate["metric"] in ("win_rate_user", "win_rate_user_lower")]
 
 
 def lineage(generations: list[Body], champion: str) -> bytes:
     """Who came from whom, and how it ended."""
     figure, axes = plt.subplots(figsize=(9, 2.2))
-    names = [generations[0]["status"]["parent"]["generation"]] if generations else []
+    first = ((generations[0].get("status") or {}).get("parent") or {}) if generations else {}
+    names = [first.get("generation", "initial")] if generations else []
     names += [g["metadata"]["name"] for g in generations]
     place = {name: index for index, name in enumerate(names)}
     for generation in generations:

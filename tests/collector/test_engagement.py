@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flywheel_collector.experiments import LIMIT
 from tests.collector.world import World
 
 
@@ -199,3 +200,10 @@ def test_the_cap_is_the_pre_periods_percentile_once_and_for_all(world: World) ->
     world.register(cap=None, started=90)
     world.restart()
     assert world.value("flywheel_experiment_winsor_cap", experiment="demo.g1-rollout.3f2a9c1e") == 4
+
+
+def test_the_experiment_after_the_limit_takes_the_place_of_the_oldest(world: World) -> None:
+    for number in range(LIMIT + 1):
+        world.register(name=f"demo.r{number}", started=-1000.0 + number)
+    held = {experiment.name for experiment in world.collector.experiments.all().values()}
+    assert held == {f"demo.r{number}" for number in range(1, LIMIT + 1)}

@@ -64,6 +64,18 @@ def test_a_touched_artifact_is_refused_and_both_digests_are_named(tmp_path: Path
     assert artifacts.directory_digest(path) in caught.value.message
 
 
+def test_making_a_damaged_artifact_again_heals_it_and_keeps_what_was_found(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    first = publish(content(tmp_path / "a"), store.as_uri())
+    path = artifacts.local_path(first.uri)
+    assert path is not None
+    (path / "model.safetensors").write_text("rot")
+    assert publish(content(tmp_path / "b"), store.as_uri()) == first
+    assert artifacts.fetch(first.uri, first.digest, what="the model", missing="ModelMissing", cache=tmp_path) == path
+    (damaged,) = store.glob(".damaged-*")
+    assert (damaged / "model.safetensors").read_text() == "rot"
+
+
 def test_a_missing_artifact_is_named_as_what_it_should_have_been(tmp_path: Path) -> None:
     with pytest.raises(RunError) as caught:
         artifacts.fetch((tmp_path / "nowhere").as_uri(), None, what="the model", missing="ModelMissing", cache=tmp_path)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flywheel_trainers import tables
+from flywheel_trainers import privacy, tables
 from flywheel_trainers.errors import RunError
 from flywheel_trainers.methods import curate
 
@@ -193,3 +193,25 @@ def test_a_torn_file_is_bad_data_not_a_crash(runs: Any, tmp_path: Any) -> None:
     result = runs("Curate", datasets=[{"name": "conversations", "uri": (tmp_path / "torn").as_uri()}])
     assert (result.code, result.reason) == (65, "DatasetInvalid")
     assert "lacks the column(s)" in result.message
+
+
+def test_messages_that_are_numbered_anew_in_every_conversation_are_not_duplicates(make_turn: Callable[..., Turn]) -> None:
+    turns = [make_turn(number, message_id="1") for number in range(3)]
+    turns += [make_turn(9, message_id="1", conversation_id="c0", user_hash="somebody-else")]
+    kept, dropped = run_filters([*turns, make_turn(0, message_id="1")])
+    assert len(kept) == 4
+    assert dropped["duplicate"] == 1
+
+
+def test_conversations_of_another_shape_are_bad_data_not_a_crash(runs: Any, make_turn: Callable[..., Turn], tmp_path: Any) -> None:
+    (tmp_path / "shape").mkdir()
+    tables.write(tmp_path / "shape", "part", [make_turn(0, messages="hello")])
+    result = runs("Curate", datasets=[{"name": "conversations", "uri": (tmp_path / "shape").as_uri()}])
+    assert (result.code, result.reason) == (65, "DatasetInvalid")
+    assert "column messages is string" in result.message
+
+
+def test_one_endless_word_does_not_hold_up_the_privacy_rules() -> None:
+    endless = "a" * 400_000  # took minutes when the rule looked back from every letter
+    assert privacy.findings(endless) == []
+    assert privacy.findings(f"{endless} write to ann@example.org") == ["email"]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flywheel_trainers import comparison, estimates
-from flywheel_trainers.methods.evaluate import _significant
+from flywheel_trainers.methods.evaluate import _safety, _significant
 from flywheel_trainers.scoring import Reward
 
 scores = st.lists(st.floats(0, 1), min_size=1, max_size=50)
@@ -61,3 +61,8 @@ def test_judges_count_by_their_weights() -> None:
 def test_divergence_counts_whichever_set_is_ahead_once_it_is_beyond_doubt(user: float, internal: float, significant: bool) -> None:
     divergence = estimates.difference(estimates.Estimate(user, 0, 1, 0.02), estimates.Estimate(internal, 0, 1, 0.02))
     assert (_significant(divergence) > 0.15) == significant
+
+
+def test_safety_that_nobody_measured_is_not_reported_as_safe() -> None:
+    assert _safety([]) == {}
+    assert _safety([["I can't help with that.", "Sure, first take"]]) == {"safety_violation_rate": 0.5}

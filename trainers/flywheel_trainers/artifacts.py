@@ -43,7 +43,7 @@ def publish(
     artifact = _seal(content, kind=kind, card=card, metrics=metrics, created_by=created_by)
     name = artifact.digest.replace(":", "-")
     artifact = replace(artifact, uri=f"{store_uri.rstrip('/')}/{name}")
-    with _storage_errors(store_uri):
+    with storage_errors(store_uri):
         root = local_path(store_uri)
         if root is not None:
             _commit_local(content, root / name, owner=str(created_by.get("uid", "")))
@@ -82,7 +82,9 @@ def _commit_local(content: Path, target: Path, *, owner: str) -> None:
     for stale in target.parent.glob(f".tmp-{owner}-*") if owner else ():
         shutil.rmtree(stale, ignore_errors=True)  # an earlier attempt of this run was killed while it wrote
     if target.exists():
-        return
+        if not _damaged(target):
+            return
+        target.rename(target.with_name(f".damaged-{target.name}-{uuid.uuid4().hex}"))  # kept for whoever wants to know what happened to it
     staging = target.parent / f".tmp-{owner}-{uuid.uuid4().hex}"
     try:
         shutil.copytree(content, staging, copy_function=shutil.copyfile)
@@ -98,6 +100,14 @@ def _commit_local(content: Path, target: Path, *, owner: str) -> None:
         sync(target.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _damaged(artifact: Path) -> bool:
+    """Whether an artifact is no longer what its name says: then the run that makes it again heals it."""
+    try:
+        return directory_digest(artifact).replace(":", "-") != artifact.name
+    except RunError:
+        return True
 
 
 def sync(path: Path) -> None:
@@ -174,7 +184,7 @@ def directory_digest(directory: Path) -> str:
 
 def fetch(uri: str, digest: str | None, *, what: str, missing: str, cache: Path) -> Path:
     """The local directory with the content of `uri`, checked against `digest` if one is given."""
-    with _storage_errors(uri):
+    with storage_errors(uri):
         path = local_path(uri)
         if path is None:
             path = _download(uri, cache, what=what, missing=missing)
@@ -201,11 +211,6 @@ def _download(uri: str, cache: Path, *, what: str, missing: str) -> Path:
     return target
 
 
-def manifest(directory: Path) -> dict[str, Any] | None:
-    path = directory / MANIFEST
-    return dict(json.loads(path.read_text())) if path.exists() else None
-
-
 # ------------------------------------------------------------------------------------------------------------------ URIs
 
 
@@ -228,7 +233,7 @@ def _filesystem(uri: str) -> tuple[Any, str]:
 
 
 @contextmanager
-def _storage_errors(uri: str) -> Iterator[None]:
+def storage_errors(uri: str) -> Iterator[None]:
     """Storage that fails is worth another try: full disks get space, networks come back."""
     try:
         yield

@@ -46,15 +46,16 @@ class Checkpoints:
     def complete(self, name: str) -> None:
         """Seal the directory `name` (such as checkpoint-40): from now on it counts."""
         path = self.directory / name
-        for file in path.rglob("*"):
-            artifacts.sync(file)
-        (path / MARKER).touch()
-        artifacts.sync(path / MARKER)
-        artifacts.sync(path)
-        if self._remote:
-            artifacts.upload(path, f"{self._remote}/{name}", last=MARKER)
-            for _, old in self._named("checkpoint")[: -self.keep]:
-                artifacts.remove(f"{self._remote}/{old.name}")
+        with artifacts.storage_errors(self._remote or str(self.directory)):
+            for file in path.rglob("*"):
+                artifacts.sync(file)
+            (path / MARKER).touch()
+            artifacts.sync(path / MARKER)
+            artifacts.sync(path)
+            if self._remote:
+                artifacts.upload(path, f"{self._remote}/{name}", last=MARKER)
+                for _, old in self._named("checkpoint")[: -self.keep]:
+                    artifacts.remove(f"{self._remote}/{old.name}")
 
     def candidates(self) -> dict[int, Path]:
         """Models kept for checkpoint selection, by step."""
@@ -71,7 +72,9 @@ class Checkpoints:
         return sorted((int(match.group(1)), path) for match, path in found if match)
 
     def _pull(self) -> None:
-        if self._remote:
+        if not self._remote:
+            return
+        with artifacts.storage_errors(self._remote):
             for name in artifacts.complete_directories(self._remote, MARKER):
                 if not (self.directory / name).exists():
                     artifacts.download(f"{self._remote}/{name}", self.directory / name)

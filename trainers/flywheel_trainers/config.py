@@ -2,12 +2,12 @@
 
 import difflib
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import unquote
 
 from .errors import RunError
 
@@ -201,7 +201,7 @@ class _Object:
         value = self.text(key)
         if not _URI.fullmatch(value) or (value.startswith(BUILTIN) and not builtin):
             raise self.wrong(key, "a URI such as file:///flywheel/artifacts", value)
-        if value.startswith("file:") and (not value.startswith("file:///") or ".." in value.split("/")):
+        if value.startswith("file:") and (not value.startswith("file:///") or ".." in unquote(value).split("/")):
             raise self.wrong(key, "an absolute file:/// URI without '..'", value)
         return value
 
@@ -223,7 +223,7 @@ class _Object:
         value = self._get("weight")
         if value is None:
             return 1.0
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not 0 < value <= 1000:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1000:
             raise self.wrong("weight", "a number above 0 and at most 1000", value)
         return float(value)
 

@@ -28,7 +28,7 @@ def _phone(text: str) -> bool:
 
 # In this order: a card number is a card before it is a phone number.
 RULES: tuple[tuple[str, "re.Pattern[str]", Callable[[str], bool] | None], ...] = (
-    ("email", re.compile(r"[\w.+'-]+\s?@\s?[\w-]+(?:\.[\w-]+)+"), None),
+    ("email", re.compile(r"(?<![\w.+'-])[\w.+'-]{1,64}\s?@\s?[\w-]{1,63}(?:\.[\w-]{1,63})+"), None),
     ("secret", re.compile(r"\b(?:sk|ghp|gho|xox[abp]|AKIA)[-_]?[A-Za-z0-9_-]{12,}\b|-----BEGIN [A-Z ]*PRIVATE KEY"), None),
     ("url-credentials", re.compile(r"\b\w+://[^\s/:@]+:[^\s/@]+@"), None),
     ("iban", re.compile(_IBAN), None),

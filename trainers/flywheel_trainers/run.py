@@ -1,5 +1,6 @@
 """One run from start to end: configuration in, artifact and termination message out, and an exit code that says what to do next."""
 
+import errno
 import importlib
 import json
 import os
@@ -18,6 +19,7 @@ from .errors import EXIT_OK, EXIT_RETRY, RunError
 from .job import Job, Outcome
 
 TERMINATION_LIMIT = 4096
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS}
 
 
 def run_file(path: Path) -> int:
@@ -31,8 +33,7 @@ def run_file(path: Path) -> int:
             print(f"{error.reason}: {error.message}", file=sys.stderr, flush=True)
         except Exception as error:
             traceback.print_exc()
-            # SIGTERM reaches libraries too, and they fail in their own ways.
-            reason, code = ("Interrupted", EXIT_RETRY) if stop.is_set() else ("InternalError", 1)
+            reason, code = _unforeseen(error, stop)
             message = termination_text({"error": {"reason": reason, "message": f"{type(error).__name__}: {error}"}})
         _write_termination(message)
         return code
@@ -106,8 +107,17 @@ def _card(settings: config.RunConfig, outcome: Outcome, metrics: Mapping[str, fl
 def _rounded(value: float) -> float:
     value = float(value)
     if value != value or value in (float("inf"), float("-inf")):
-        raise ValueError(f"a metric is {value}: the training diverged; lower learningRate")
+        raise RunError("InvalidParameter", f"a metric is {value}: the training diverged; lower parameters.learningRate")
     return float(f"{value:.6g}")
+
+
+def _unforeseen(error: Exception, stop: threading.Event) -> tuple[str, int]:
+    """(reason, exit code). SIGTERM and full disks reach libraries too, and they fail in their own ways."""
+    if stop.is_set():
+        return "Interrupted", EXIT_RETRY
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        return "StorageUnavailable", EXIT_RETRY
+    return "InternalError", 1
 
 
 def _failure(error: RunError) -> str:

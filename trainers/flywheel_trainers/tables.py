@@ -8,6 +8,7 @@ from typing import Any
 from .errors import RunError
 
 Row = dict[str, Any]
+CONVERSATIONS = {"messages", "chosen", "rejected", "completion"}  # columns that are lists of messages wherever they occur
 
 
 def read_subset(directory: Path, subset: str, what: str, columns: tuple[str, ...]) -> list[Row]:
@@ -45,10 +46,24 @@ def read_file(path: Path, columns: tuple[str, ...], what: str) -> Iterator[Row]:
                     "DatasetInvalid",
                     f"{what}: {path.name} lacks the column(s) {', '.join(missing)}; it has {', '.join(file.schema_arrow.names)}",
                 )
+            for name in sorted(CONVERSATIONS & set(columns)):
+                if not _is_conversation(kind := file.schema_arrow.field(name).type):
+                    raise RunError("DatasetInvalid", f"{what}: {path.name}: column {name} is {kind}, not a list of {{role, content}}")
             for batch in file.iter_batches():
                 yield from batch.to_pylist()
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk failed, not the file
         raise RunError("DatasetInvalid", f"{what}: {path.name} is not a readable Parquet file: {error}; write it again") from error
+
+
+def _is_conversation(kind: Any) -> bool:
+    import pyarrow.types as types
+
+    if not (types.is_list(kind) or types.is_large_list(kind)) or not types.is_struct(kind.value_type):
+        return False
+    fields = {field.name: field.type for field in kind.value_type}
+    return all(name in fields and (types.is_string(fields[name]) or types.is_large_string(fields[name])) for name in ("role", "content"))
 
 
 def write(directory: Path, subset: str, rows: Sequence[Row], schema: Any = None) -> None:

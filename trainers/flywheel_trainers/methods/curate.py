@@ -20,7 +20,9 @@ from ..job import Job, Outcome
 from ..parameters import option
 from ..tables import Row
 
-COLUMNS = ("conversation_id", "message_id", "turn", "time", "generation", "messages", "response", "continued", "thumbs", "regenerated")
+COLUMNS = (
+    "user_hash", "conversation_id", "message_id", "turn", "time", "generation", "messages", "response", "continued", "thumbs", "regenerated"
+)  # fmt: skip
 SIDES = ("train", "judge", "select", "eval")
 
 
@@ -28,7 +30,9 @@ SIDES = ("train", "judge", "select", "eval")
 class Parameters:
     """Parameters of Curate."""
 
-    maxAgeDays: float = option(90.0, "Turns older than this, counted back from the newest, are left out.", unit="days", minimum=0.0)
+    maxAgeDays: float = option(
+        90.0, "Turns older than this, counted back from the newest, are left out.", unit="days", minimum=0.0, maximum=36_500.0
+    )
     includeGenerations: tuple[str, ...] = option((), "Only turns answered by these generations; empty: by any.")
     excludeGenerations: tuple[str, ...] = option((), "Turns answered by these generations are left out (quarantine).")
     privacy: str = option("drop", "What happens to a turn with an identifier in it.", choices=("drop", "mask"))
@@ -103,10 +107,10 @@ def _read(job: Job) -> list[Row]:
 def filtered(rows: Iterable[Row], p: Parameters, dropped: Counter[str]) -> Iterable[Row]:
     """Turns that may be learnt from, in a fixed order. What is dropped is counted by the filter that dropped it."""
     latest: dict[str, Row] = {}
-    for row in sorted(rows, key=lambda row: (_moment(row["time"]), str(row["message_id"]))):
-        if str(row["message_id"]) in latest:
+    for row in sorted(rows, key=lambda row: (_moment(row["time"]), _identity(row))):
+        if _identity(row) in latest:
             dropped["duplicate"] += 1  # a regenerated reply, or a file written twice: the last one is what the user saw
-        latest[str(row["message_id"])] = row
+        latest[_identity(row)] = row
     newest = max((_moment(row["time"]) for row in latest.values()), default=None)
     for row in latest.values():
         cause = _cause(row, p, newest)
@@ -133,6 +137,11 @@ def _cause(row: Row, p: Parameters, newest: datetime | None) -> str | None:
     if sum(len(m["content"].split()) for m in messages) > p.maxPromptWords or len(row["response"].split()) > p.maxReplyWords:
         return "length"
     return None if row["response"].strip() and messages[-1]["content"].strip() else "empty"
+
+
+def _identity(row: Row) -> str:
+    """An app may number messages anew in every conversation, and conversations anew for every user."""
+    return "\n".join(str(row[column]) for column in ("message_id", "conversation_id", "user_hash"))
 
 
 def _moment(time: Any) -> datetime:
@@ -207,14 +216,14 @@ def pairs(turns: Sequence[Row], subject: dict[str, str], p: Parameters, dropped:
         for chosen in good:
             made = 0
             # An order that is fixed, but different for every reply, so that not all meet the same few.
-            for rejected in sorted(bad, key=lambda row: _shuffle(str(chosen["message_id"]), str(row["message_id"]))):
+            for rejected in sorted(bad, key=lambda row: _shuffle(_identity(chosen), _identity(row))):
                 if made == p.pairsPerReply:
                     break
                 cause = _unfit(chosen["response"], rejected["response"], p)
                 if cause:
                     dropped[cause] += 1
-                elif used[str(rejected["message_id"])] < p.pairsPerReply:
-                    used[str(rejected["message_id"])] += 1
+                elif used[_identity(rejected)] < p.pairsPerReply:
+                    used[_identity(rejected)] += 1
                     made += 1
                     found.append(_pair(chosen, rejected))
     return found
@@ -242,7 +251,7 @@ def _shuffle(*parts: str) -> str:
 
 
 def prompts(turns: Sequence[Row], p: Parameters, dropped: Counter[str]) -> list[Row]:
-    ordered = sorted(turns, key=lambda turn: _shuffle(str(turn["message_id"])))
+    ordered = sorted(turns, key=lambda turn: _shuffle(_identity(turn)))
     texts = ["\n".join(normalised(m["content"]) for m in turn["messages"]) for turn in ordered]
     kept = neardup.distinct(texts, p.nearDuplicate)
     dropped["near_duplicate"] += len(texts) - len(kept)

@@ -3,6 +3,7 @@
 By default only the last reply carries loss: what stands before it was said by whichever model served then, good or bad.
 """
 
+import re
 from dataclasses import dataclass
 
 from .. import models, training
@@ -31,7 +32,7 @@ def run(job: Job) -> Outcome:
     start = job.model()
     tokenizer = models.load_tokenizer(start)
     rows = job.all_rows(subset="sft", columns=("messages",), but=("eval",))
-    if p.lossOn == "all" and "generation" not in tokenizer.chat_template:
+    if p.lossOn == "all" and not re.search(r"\{%-?\s*generation\b", tokenizer.chat_template):
         raise RunError(
             "InvalidParameter", "parameters.lossOn=all needs a chat template with {% generation %} around replies; use lossOn: last"
         )
