@@ -64,11 +64,21 @@ def install_operator() -> None:
     """CRDs, the chart and a Prometheus in `flywheel-system`, from this checkout; the operator starts anew, for its image may be."""
     namespace("flywheel-system")
     kube.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
+    unlock_release()
     kube.run("helm", "upgrade", "--install", "flywheel", str(ROOT / "helm/flywheel"), "-n", "flywheel-system", "--skip-crds", timeout=180)
     kube.kubectl("rollout", "restart", "deployment", "-n", "flywheel-system", "-l", "app.kubernetes.io/name=flywheel")
     kube.apply(DISCOVERY, (MANIFESTS / "prometheus.yaml").read_text())
     for name in ("prometheus", "flywheel"):
         kube.kubectl("rollout", "status", f"deployment/{name}", "-n", "flywheel-system", "--timeout=180s", timeout=190)
+
+
+def unlock_release() -> None:
+    """Helm takes a release whose upgrade was killed for one that is still under way, and refuses every other."""
+    text = kube.run("helm", "status", "flywheel", "-n", "flywheel-system", "-o", "json", check=False)
+    release = json.loads(text) if text.strip() else {"info": {"status": "absent"}}
+    if release["info"]["status"].startswith("pending"):
+        undo = ("uninstall",) if release["version"] == 1 else ("rollback",)
+        kube.run("helm", *undo, "flywheel", "-n", "flywheel-system")
 
 
 def put_base_model(into: str) -> Model:
