@@ -22,7 +22,8 @@ def dataset(name, rows, subset, schema):
 talk = [("Hello!", "Hello, how are you today?"), ("I like tea.", "Tea is nice. Which kind do you like?")]
 said = [(f"{ask} {i}", reply) for i in range(30) for ask, reply in talk]
 noon = datetime.datetime(2026, 11, 1, 12, tzinfo=datetime.timezone.utc)
-turn_schema = [("user_hash", pa.string()), ("conversation_id", pa.string()), ("message_id", pa.string()), ("turn", pa.int64()), ("time", pa.timestamp("us", tz="UTC")),
+turn_schema = [("user_hash", pa.string()), ("conversation_id", pa.string()), ("message_id", pa.string()), ("turn", pa.int64()),
+               ("time", pa.timestamp("us", tz="UTC")),
                ("generation", pa.string()), ("messages", tables.message_type()), ("response", pa.string()), ("continued", pa.bool_()),
                ("thumbs", pa.int8()), ("regenerated", pa.bool_())]
 turns = [{"user_hash": f"u{i}", "conversation_id": f"c{i}", "message_id": f"m{i}", "turn": 1, "time": noon, "generation": "g0",
