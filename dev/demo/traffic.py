@@ -40,7 +40,8 @@ class Users:
         pods = json.loads(kube.kubectl("get", "pods", "-n", "demo", "-l", f"job-name={self.name}", "-o", "json"))["items"]
         for pod in pods:
             if pod["status"].get("phase") == "Running":
-                kube.kubectl("exec", "-n", "demo", pod["metadata"]["name"], "--", "kill", "-TERM", "1", check=False)
+                # The shell's own `kill`: a minimal image has no other.
+                kube.kubectl("exec", "-n", "demo", pod["metadata"]["name"], "--", "sh", "-c", "kill -TERM 1", check=False)
 
     def summary(self) -> dict[str, Any]:
         """What they counted: the last JSON line that the simulator printed."""
