@@ -241,9 +241,11 @@ def test_a_candidate_that_never_got_ready_is_tried_again_with_its_mended_manifes
     world.edit(serving=mended)
     assert world.run(320) == "Progressing"
     # The frozen manifests of the first try went first; the second arm is made from the mended spec.
-    assert world.writes[asked : asked + 3] == [
+    assert world.writes[asked : asked + 5] == [
         f"delete ControllerRevision {NEW_ARM}",
         f"ControllerRevision {NEW_ARM}",
+        f"Service {NEW_ARM}",
+        f"PodDisruptionBudget {NEW_ARM}",
         f"Deployment {NEW_ARM}",
     ]
     args = world.anchors[NEW_ARM]["data"]["manifests"][0]["spec"]["template"]["spec"]["containers"][0]["args"]

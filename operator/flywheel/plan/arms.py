@@ -11,7 +11,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 
 from flywheel.api.common import Artifact, Serving, Storage
-from flywheel.plan.base import LABEL, MANAGED_BY, Action, Apply, Create, Defaults, Delete, Manifest
+from flywheel.plan.base import LABEL, MANAGED_BY, Action, Apply, Create, Defaults, Delete, Manifest, deployments_last
 from flywheel.plan.kube import DeploymentState
 from flywheel.specs.vllm import arm_manifests
 
@@ -67,7 +67,7 @@ def arm_actions(
     ours = deployment is not None and deployment.owner_uid in (None, frozen["metadata"]["uid"])  # else it goes with an earlier anchor
     if deployment is not None and ours and deployment.labels.get(ROLE) == role and replicas in (None, deployment.replicas):
         return []
-    return [Apply(_owned(manifest, frozen, role, deployment, replicas)) for manifest in frozen["data"]["manifests"]]
+    return [Apply(_owned(manifest, frozen, role, deployment, replicas)) for manifest in deployments_last(frozen["data"]["manifests"])]
 
 
 def _owned(manifest: Manifest, frozen: Manifest, role: str, deployment: DeploymentState | None, replicas: int | None) -> Manifest:
