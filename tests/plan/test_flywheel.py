@@ -265,3 +265,12 @@ def test_a_lap_that_was_lost_is_made_after_any_outage_and_one_deleted_by_hand_is
     status, actions = plan(fly, now=tomorrow, conversations=500.0, **serving(fly))
     assert names(actions, "Generation") == []
     assert status.active == ()
+
+
+@pytest.mark.parametrize("suspend", [True, False])
+def test_a_schedule_that_is_due_while_no_lap_may_start_wakes_nobody_until_the_next_tick(suspend: bool) -> None:
+    fly = flywheel(trigger={"schedule": "0 3 * * *"}, suspend=suspend)
+    fly = fly.model_copy(update={"status": plan(fly)[0]})
+    overdue = T0 + dt.timedelta(days=1)
+    observed = FlywheelObserved(flywheel=fly, generations=(lap("demo-1", "Training"),), **serving(fly))
+    assert plan_flywheel(observed, overdue).requeue_at == overdue + dt.timedelta(seconds=10)
