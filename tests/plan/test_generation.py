@@ -349,3 +349,10 @@ def test_many_gates_that_fail_with_long_words_still_fit_the_status() -> None:
     (stage,) = world.generation.status.stages
     assert stage.phase == "Rejected"
     assert len(stage.message or "") <= 4096
+
+
+def test_many_stages_that_run_at_once_still_fit_the_status() -> None:
+    stages = [sft_stage(f"stage-{n:02}-{'x' * 31}", seed=n) for n in range(1, 25)]
+    status = World(stages=stages).run(4, succeed=False)
+    assert len([s for s in status.stages if s.phase == "Running"]) == 24
+    assert len(status.current_stage or "") == 253

@@ -19,6 +19,7 @@ from flywheel.plan.generation_observed import GenerationObserved, snapshot_name
 from flywheel.plan.generation_stages import RETRY, plan_stages
 
 TICK = dt.timedelta(seconds=10)
+MAX_CURRENT_STAGE = 253  # as the CRD has it
 
 
 @dataclass
@@ -279,7 +280,7 @@ def _report(draft: Draft) -> None:
     if stages:
         done = sum(1.0 if s.phase == "Passed" else (s.percent or 0) / 100 if s.phase == "Running" else 0.0 for s in stages)
         draft.set(percent=round(100 * done / len(stages), 1))
-    running = ",".join(s.name for s in stages if s.phase == "Running")
+    running = ",".join(s.name for s in stages if s.phase == "Running")[:MAX_CURRENT_STAGE]
     draft.set(current_stage=running or ("rollout" if status.phase == "RollingOut" else None), observed_generation=number)
     decision = status.decision
     conditions = status.conditions
