@@ -524,3 +524,53 @@ def test_an_analysis_edited_into_nonsense_in_mid_flight_is_said_and_stops_no_har
     assert (conditions["MetricsAvailable"].status, conditions["MetricsAvailable"].reason) == ("False", "InvalidSpec")
     world.errors = ErrorShare(failed=30, total=100)
     assert world.run(203) == "RolledBack"
+
+
+def test_restarts_from_before_an_arm_was_asked_for_are_not_held_against_it() -> None:
+    world = World()
+    world.step()
+    old = World.deployment(NEW_ARM, "parked", restarts=7, exit_code=1, finished=T0 - seconds(86400))
+    world.deployments[NEW_ARM] = old
+    assert world.run(10) == "Progressing"
+    again = replace(old.pods[0], restarts=8, finished=world.now)
+    world.deployments[NEW_ARM] = replace(old, pods=(again,))
+    world.now += seconds(1)
+    assert world.run(12) == "RolledBack"
+    assert world.rollout.status.decision is not None
+    assert world.rollout.status.decision.reason == "CrashLoop"
+
+
+def promoting() -> World:
+    """Promotion is on record, and the candidate has no ready pod to cut over to."""
+    world = World()
+    world.evidence = evidence(EQUAL, BETTER)
+    world.run(160)
+    world.deployments[NEW_ARM] = World.deployment(NEW_ARM, "candidate", ready=False)
+    assert world.run(175) == "Promoting"
+    assert answered_by(world) == (OLD_ARM, 50)
+    return world
+
+
+def test_a_candidate_that_crashes_between_its_promotion_and_the_cut_over_is_rolled_back() -> None:
+    world = promoting()
+    world.deployments[NEW_ARM] = World.deployment(NEW_ARM, "candidate", ready=False, restarts=3, exit_code=1, finished=world.now)
+    assert world.run(180) == "RolledBack"
+    assert world.rollout.status.decision is not None
+    assert (world.rollout.status.decision.verdict, world.rollout.status.decision.reason) == ("Rollback", "CrashLoop")
+    assert answered_by(world) == (OLD_ARM, 0)
+
+
+def test_failed_replies_between_promotion_and_cut_over_are_a_hard_limit_too() -> None:
+    world = promoting()
+    world.errors = ErrorShare(failed=30, total=100)
+    assert world.run(180) == "RolledBack"
+
+
+def test_no_hard_limit_undoes_a_promotion_that_the_router_has_confirmed() -> None:
+    world = World()
+    world.evidence = evidence(EQUAL, BETTER)
+    assert world.run(175) == "Watching"
+    world.deployments[NEW_ARM] = World.deployment(NEW_ARM, "stable", ready=False, restarts=9, exit_code=1, finished=world.now)
+    world.errors = ErrorShare(failed=30, total=100)
+    assert world.run(180) == "Watching"
+    assert answered_by(world) == (NEW_ARM, 0)
