@@ -574,3 +574,39 @@ def test_no_hard_limit_undoes_a_promotion_that_the_router_has_confirmed() -> Non
     world.errors = ErrorShare(failed=30, total=100)
     assert world.run(180) == "Watching"
     assert answered_by(world) == (NEW_ARM, 0)
+
+
+def test_a_baseline_of_its_own_that_never_answered_is_made_anew_from_a_mended_spec() -> None:
+    world = World(rollout_spec(flywheel=None, serving={"readyTimeout": "5m", "args": ["--typo"]}))
+    world.deployments.clear()
+    world.ready = False
+    assert world.run(310, tick=5) == "Failed"
+    world.ready = True
+    world.edit(serving=rollout_spec(serving={"readyTimeout": "5m", "args": ["--max-model-len=512"]}).serving)
+    assert world.run(330) == "Progressing"
+    for arm in (OLD_ARM, NEW_ARM):
+        args = world.anchors[arm]["data"]["manifests"][0]["spec"]["template"]["spec"]["containers"][0]["args"]
+        assert args == ["--max-model-len=512"]
+
+
+def test_a_baseline_of_its_own_that_users_were_sent_to_is_never_rendered_again() -> None:
+    world = standalone()
+    world.evidence = evidence(EQUAL, EQUAL)
+    world.run(20)
+    frozen = world.anchors[OLD_ARM]
+    world.deployments[OLD_ARM] = World.deployment(OLD_ARM, "stable", ready=False)
+    world.edit(serving=rollout_spec(serving={"readyTimeout": "5m", "args": ["--new"]}).serving)
+    world.run(30)
+    world.routes = None  # deleted by hand
+    world.run(40)
+    assert world.anchors[OLD_ARM] == frozen
+    assert f"delete ControllerRevision {OLD_ARM}" not in world.writes
+
+
+def test_another_baseline_of_its_own_replaces_one_that_never_answered() -> None:
+    world = standalone()
+    world.ready = False
+    world.run(5)
+    world.edit(baseline=world.rollout.spec.baseline.model_copy(update={"digest": "sha256:" + "d" * 64}))
+    world.run(10)
+    assert sorted(world.anchors) == ["demo-initial-dddddddd", NEW_ARM]
