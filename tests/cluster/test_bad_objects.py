@@ -167,6 +167,11 @@ MISTAKES: dict[str, tuple[Object, str, str]] = {
         "spec.serving.args",
         "--trust-remote-code runs code of whoever made the model; remove it",
     ),
+    "a drain would hold up a node for days": (
+        flywheel(serving={"drain": "72h"}),
+        "spec.serving.drain",
+        "drain 72h is longer than a day, and would hold up a node's drain as long; shorten it to 24h or less",
+    ),
     # reward models
     "a reward model is neither trained nor imported": (
         reward_model(type="Pointwise"),

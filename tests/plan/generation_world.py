@@ -67,8 +67,8 @@ class World:
         self.metrics: dict[str, dict[str, float]] = {"evaluate": PASSING}
         self.plans: list[Plan] = []
 
-    def step(self) -> GenerationStatus:
-        """One pass of the operator."""
+    def step(self, *, crash_after_status: bool = False) -> GenerationStatus:
+        """One pass of the operator: persist the status, then act."""
         observed = GenerationObserved(
             generation=self.generation,
             flywheel=self.flywheel,
@@ -81,7 +81,7 @@ class World:
         plan = plan_generation(observed, self.now)
         self.plans.append(plan)
         self.generation = self.generation.model_copy(update={"status": GenerationStatus.model_validate(plan.status)})
-        for action in plan.actions:
+        for action in () if crash_after_status else plan.actions:
             if isinstance(action, Apply | Create):
                 self._write(action.manifest)
             elif isinstance(action, Delete):
@@ -157,6 +157,8 @@ class World:
             made = TrainingRun(metadata=metadata(manifest), spec=manifest["spec"], status=old.status if old else TrainingRunStatus())
             self.runs[name] = made
         elif manifest["kind"] == "RewardModel":
-            self.rewards[name] = RewardModel(metadata=metadata(manifest), spec=manifest["spec"])
+            model = self.rewards.get(name)
+            known = model.status if model else RewardModelStatus()
+            self.rewards[name] = RewardModel(metadata=metadata(manifest), spec=manifest["spec"], status=known)
         elif manifest["kind"] == "Rollout":
             self.rollout = Rollout(metadata=metadata(manifest), spec=manifest["spec"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,9 +13,9 @@ from flywheel.api.base import Metadata
 from flywheel.api.flywheel import Flywheel, FlywheelSpec, FlywheelStatus
 from flywheel.api.generation import Generation, GenerationSpec, GenerationStatus
 from flywheel.api.rollout import Rollout, RolloutStatus
-from flywheel.plan.base import Apply, Create, Delete
+from flywheel.plan.base import Apply, Create, Defaults, Delete
 from flywheel.plan.flywheel import FlywheelObserved, plan_flywheel
-from flywheel.plan.kube import DeploymentState
+from flywheel.plan.kube import DeploymentState, deployment_state
 from flywheel.plan.rollout_observed import Acknowledgement, RoutesState
 from flywheel.specs.envoy import Arm, Routes, parse_routes
 from flywheel.specs.vllm import arm_name
@@ -265,3 +267,174 @@ def test_a_lap_that_was_lost_is_made_after_any_outage_and_one_deleted_by_hand_is
     status, actions = plan(fly, now=tomorrow, conversations=500.0, **serving(fly))
     assert names(actions, "Generation") == []
     assert status.active == ()
+
+
+@pytest.mark.parametrize("suspend", [True, False])
+def test_a_schedule_that_is_due_while_no_lap_may_start_wakes_nobody_until_the_next_tick(suspend: bool) -> None:
+    fly = flywheel(trigger={"schedule": "0 3 * * *"}, suspend=suspend)
+    fly = fly.model_copy(update={"status": plan(fly)[0]})
+    overdue = T0 + dt.timedelta(days=1)
+    observed = FlywheelObserved(flywheel=fly, generations=(lap("demo-1", "Training"),), **serving(fly))
+    assert plan_flywheel(observed, overdue).requeue_at == overdue + dt.timedelta(seconds=10)
+
+
+# ------------------------------------------------------------------------------------- a first champion that never served
+
+
+class Young:
+    """A Flywheel and its cluster, pass by pass, until the first user is served. Pods never get ready by themselves."""
+
+    def __init__(self, **spec: Any) -> None:
+        self.flywheel = flywheel(**spec)
+        self.anchors: dict[str, Any] = {}
+        self.deployments: dict[str, DeploymentState] = {}
+        self.routes: RoutesState | None = None
+        self.acts: list[str] = []
+        self.defaults = Defaults()
+        self.rollouts: tuple[Rollout, ...] = ()
+
+    def step(self, *, crash_after_status: bool = False) -> FlywheelStatus:
+        observed = FlywheelObserved(
+            flywheel=self.flywheel,
+            defaults=self.defaults,
+            rollouts=self.rollouts,
+            deployments=dict(self.deployments),
+            anchors=dict(self.anchors),
+            routes=self.routes,
+        )
+        result = plan_flywheel(observed, T0)
+        status = FlywheelStatus.model_validate(result.status)
+        self.flywheel = self.flywheel.model_copy(update={"status": status})
+        for action in () if crash_after_status else result.actions:
+            self.do(action)
+        return status
+
+    def do(self, action: Any) -> None:
+        if isinstance(action, Delete):
+            assert action.uid == self.anchors[action.name]["metadata"]["uid"]
+            self.acts.append(f"delete {action.name}")
+            del self.anchors[action.name]
+            self.deployments.pop(action.name, None)
+        elif isinstance(action, Apply | Create):
+            body, name = action.manifest, action.manifest["metadata"]["name"]
+            if body["kind"] == "ControllerRevision":
+                self.acts.append(f"freeze {name}")
+                meta = {**body["metadata"], "uid": f"u-{len(self.acts)}"}
+                self.anchors[name] = json.loads(json.dumps({**body, "metadata": meta}))
+            elif body["kind"] == "Deployment":
+                self.deployments[name] = deployment_state(body)
+            elif body["kind"] == "ConfigMap":
+                self.routes = RoutesState(parse_routes(body["data"]["routes.json"]), "1")
+
+    def settle(self) -> FlywheelStatus:
+        for _ in range(4):
+            status = self.step()
+        return status
+
+    def edit(self, **spec: Any) -> None:
+        changed = FlywheelSpec.model_validate({**self.flywheel.spec.dump(), **spec})
+        self.flywheel = self.flywheel.model_copy(update={"spec": changed})
+
+    def answers(self, name: str, ready: int = 1) -> None:
+        self.deployments[name] = replace(self.deployments[name], ready_replicas=ready)
+
+    def container(self, name: str) -> Any:
+        (deployment,) = [m for m in self.anchors[name]["data"]["manifests"] if m["kind"] == "Deployment"]
+        return deployment["spec"]["template"]["spec"]["containers"][0]
+
+
+def test_a_first_champion_that_never_served_is_made_anew_from_a_mended_spec() -> None:
+    young = Young(serving={"image": "vllm:typo"})
+    young.settle()
+    young.edit(serving={"image": "vllm:right", "podTemplate": {"spec": {"nodeSelector": {"disk": "ssd"}}}})
+    young.settle()
+    assert young.acts == [f"freeze {FIRST}", f"delete {FIRST}", f"freeze {FIRST}"]
+    assert young.container(FIRST)["image"] == "vllm:right"
+    assert FIRST in young.deployments
+
+
+def test_a_first_champion_is_made_anew_even_if_the_operator_dies_in_between() -> None:
+    young = Young(serving={"args": ["--typo"]})
+    young.settle()
+    young.edit(serving={"args": []})
+    young.step(crash_after_status=True)
+    young.step()
+    young.step(crash_after_status=True)
+    young.settle()
+    assert young.container(FIRST)["args"] == []
+    assert young.acts == [f"freeze {FIRST}", f"delete {FIRST}", f"freeze {FIRST}"]
+
+
+def test_an_unchanged_first_champion_is_left_to_start_in_peace() -> None:
+    young = Young()
+    young.settle()
+    young.edit(suspend=True)
+    young.settle()
+    assert young.acts == [f"freeze {FIRST}"]
+
+
+def test_another_base_replaces_a_first_champion_that_never_served() -> None:
+    young = Young()
+    young.settle()
+    young.edit(base={"uri": "file:///flywheel/artifacts/b", "digest": NEXT})
+    second = arm_name("demo-initial", NEXT)
+    status = young.settle()
+    assert status.champion is not None
+    assert (status.champion.uri, status.champion.digest, status.champion.arm) == ("file:///flywheel/artifacts/b", NEXT, second)
+    assert (status.champion.generation, status.previous) == ("demo-initial", ())
+    assert (sorted(young.anchors), sorted(d for d in young.deployments if "initial" in d)) == ([second], [second])
+
+
+def test_a_mended_address_of_the_same_base_is_taken_over_too() -> None:
+    young = Young()
+    young.settle()
+    young.edit(base={"uri": "file:///flywheel/artifacts/moved", "digest": BASE})
+    status = young.settle()
+    assert status.champion is not None
+    assert status.champion.uri == "file:///flywheel/artifacts/moved"
+    assert "/flywheel/artifacts/moved" in young.container(FIRST)["command"]
+
+
+@pytest.mark.parametrize("routes_deleted", [False, True])
+def test_what_has_ever_served_is_never_rendered_again(routes_deleted: bool) -> None:
+    young = Young()
+    young.settle()
+    young.answers(FIRST)
+    young.deployments["demo-router"] = replace(young.deployments["demo-router"], ready_replicas=1)
+    assert young.settle().phase == "Serving"
+    young.answers(FIRST, ready=0)
+    young.routes = None if routes_deleted else young.routes
+    young.defaults = Defaults(vllm_image="vllm:newer")
+    young.edit(base={"uri": "file:///flywheel/artifacts/b", "digest": NEXT}, serving={"args": ["--new"]})
+    status = young.settle()
+    assert status.champion is not None
+    assert status.champion.arm == FIRST
+    assert young.acts == [f"freeze {FIRST}"]
+
+
+def test_a_first_champion_that_answers_is_kept_whatever_the_spec_says_since() -> None:
+    young = Young()
+    young.settle()
+    young.answers(FIRST)
+    young.edit(serving={"args": ["--new"]})
+    young.settle()
+    assert young.acts == [f"freeze {FIRST}"]
+
+
+def test_no_other_base_is_taken_while_a_rollout_compares_with_this_one() -> None:
+    young = Young()
+    young.settle()
+    young.rollouts = (won().model_copy(update={"status": RolloutStatus(phase="Preparing", experiment="x")}),)
+    young.edit(base={"uri": "file:///flywheel/artifacts/c", "digest": "sha256:" + "c" * 64})
+    status = young.settle()
+    assert status.champion is not None
+    assert status.champion.arm == FIRST
+
+
+def test_a_spec_that_can_not_be_rendered_changes_no_arm_and_is_said() -> None:
+    young = Young()
+    young.settle()
+    young.edit(serving={"podTemplate": {"nonsense": 1}})
+    status = young.settle()
+    assert young.acts == [f"freeze {FIRST}"]
+    assert "podTemplate.nonsense" in next(c.message for c in status.conditions if c.type == "Ready")

@@ -11,6 +11,7 @@ from flywheel.api.base import Metadata, OwnerReference
 from flywheel.api.generation import GenerationStatus
 from flywheel.api.reward_model import RewardModelStatus
 from flywheel.api.rollout import Rollout
+from flywheel.api.training_run import TrainingRunStatus
 from flywheel.plan.generation_observed import other_rollout
 from tests.plan.generation_world import PASSING, T0, World, digest_of
 
@@ -349,3 +350,78 @@ def test_many_gates_that_fail_with_long_words_still_fit_the_status() -> None:
     (stage,) = world.generation.status.stages
     assert stage.phase == "Rejected"
     assert len(stage.message or "") <= 4096
+
+
+def test_many_stages_that_run_at_once_still_fit_the_status() -> None:
+    stages = [sft_stage(f"stage-{n:02}-{'x' * 31}", seed=n) for n in range(1, 25)]
+    status = World(stages=stages).run(4, succeed=False)
+    assert len([s for s in status.stages if s.phase == "Running"]) == 24
+    assert len(status.current_stage or "") == 253
+
+
+def half_failed() -> World:
+    """Of two stages side by side one has failed; the other's run goes on, and so does a reward model."""
+    training = {"method": "Reward", "model": {"type": "Base"}, "datasets": sft_stage()["run"]["datasets"]}
+    world = World(stages=[sft_stage("bad"), sft_stage("good", seed=2), {"name": "reward", "rewardModel": {"training": training}}])
+    world.run(4, succeed=False)
+    world.fail("bad", "InvalidParameter", "parameters.maxSteps is -1")
+    return world
+
+
+def at_work(world: World) -> list[str]:
+    children = {**world.runs, **world.rewards}
+    return sorted(world.stage(name) for name, c in children.items() if c.status.phase in ("Pending", "Training") and not c.spec.suspend)
+
+
+def test_a_lap_that_has_ended_pauses_what_it_left_running_and_a_retry_takes_it_up_again() -> None:
+    world = half_failed()
+    children = {*world.runs, *world.rewards}
+    assert at_work(world) == ["good", "reward"]
+    assert world.step().phase == "Failed"
+    assert at_work(world) == []
+    assert {*world.runs, *world.rewards} == children
+    world.step()
+    assert world.plans[-1].actions == ()
+    world.annotate("now")
+    assert world.run(3, succeed=False).phase == "Training"
+    assert {"good", "reward"} <= set(at_work(world))
+    assert {*world.runs, *world.rewards} == children
+
+
+def test_what_a_crash_left_running_is_paused_by_the_next_pass() -> None:
+    world = half_failed()
+    assert world.step(crash_after_status=True).phase == "Failed"
+    assert at_work(world) == ["good", "reward"]
+    world.step()
+    assert at_work(world) == []
+
+
+def test_a_lap_that_a_deadline_or_a_gate_ends_leaves_nothing_running() -> None:
+    late = World(deadline="10s")
+    assert late.run(15, succeed=False).phase == "Failed"
+    assert at_work(late) == []
+    gate = {"metric": "loss", "operator": "LessThan", "value": 1, "onFailure": "Hold"}
+    held = World(stages=[{**sft_stage("first"), "gates": [gate]}, sft_stage("second", seed=2)])
+    held.run(4, succeed=False)
+    held.succeed(next(name for name in held.runs if held.stage(name) == "first"))
+    assert held.step().phase == "Held"
+    assert at_work(held) == []
+
+
+def test_the_pass_that_ends_a_lap_starts_nothing() -> None:
+    world = World(stages=[sft_stage("bad"), sft_stage("good", seed=2), {**sft_stage("next", seed=3), "dependsOn": ["good"]}])
+    world.run(4, succeed=False)
+    world.fail("bad", "InvalidParameter", "parameters.maxSteps is -1")
+    world.succeed(next(name for name in world.runs if world.stage(name) == "good"))
+    assert world.step().phase == "Failed"
+    assert {world.stage(name) for name in world.runs} == {"bad", "good"}
+
+
+def test_a_run_that_somebody_asks_to_try_again_after_the_end_of_its_lap_goes_on() -> None:
+    world = half_failed()
+    world.step()
+    name = next(name for name in world.runs if world.stage(name) == "bad")
+    asked = world.runs[name].metadata.model_copy(update={"annotations": {"modelflywheel.dev/retry": "only this one"}})
+    world.runs[name] = world.runs[name].model_copy(update={"metadata": asked, "status": TrainingRunStatus()})
+    world.run(3, succeed=False)
+    assert at_work(world) == ["bad"]

@@ -241,9 +241,11 @@ def test_a_candidate_that_never_got_ready_is_tried_again_with_its_mended_manifes
     world.edit(serving=mended)
     assert world.run(320) == "Progressing"
     # The frozen manifests of the first try went first; the second arm is made from the mended spec.
-    assert world.writes[asked : asked + 3] == [
+    assert world.writes[asked : asked + 5] == [
         f"delete ControllerRevision {NEW_ARM}",
         f"ControllerRevision {NEW_ARM}",
+        f"Service {NEW_ARM}",
+        f"PodDisruptionBudget {NEW_ARM}",
         f"Deployment {NEW_ARM}",
     ]
     args = world.anchors[NEW_ARM]["data"]["manifests"][0]["spec"]["template"]["spec"]["containers"][0]["args"]
@@ -522,3 +524,89 @@ def test_an_analysis_edited_into_nonsense_in_mid_flight_is_said_and_stops_no_har
     assert (conditions["MetricsAvailable"].status, conditions["MetricsAvailable"].reason) == ("False", "InvalidSpec")
     world.errors = ErrorShare(failed=30, total=100)
     assert world.run(203) == "RolledBack"
+
+
+def test_restarts_from_before_an_arm_was_asked_for_are_not_held_against_it() -> None:
+    world = World()
+    world.step()
+    old = World.deployment(NEW_ARM, "parked", restarts=7, exit_code=1, finished=T0 - seconds(86400))
+    world.deployments[NEW_ARM] = old
+    assert world.run(10) == "Progressing"
+    again = replace(old.pods[0], restarts=8, finished=world.now)
+    world.deployments[NEW_ARM] = replace(old, pods=(again,))
+    world.now += seconds(1)
+    assert world.run(12) == "RolledBack"
+    assert world.rollout.status.decision is not None
+    assert world.rollout.status.decision.reason == "CrashLoop"
+
+
+def promoting() -> World:
+    """Promotion is on record, and the candidate has no ready pod to cut over to."""
+    world = World()
+    world.evidence = evidence(EQUAL, BETTER)
+    world.run(160)
+    world.deployments[NEW_ARM] = World.deployment(NEW_ARM, "candidate", ready=False)
+    assert world.run(175) == "Promoting"
+    assert answered_by(world) == (OLD_ARM, 50)
+    return world
+
+
+def test_a_candidate_that_crashes_between_its_promotion_and_the_cut_over_is_rolled_back() -> None:
+    world = promoting()
+    world.deployments[NEW_ARM] = World.deployment(NEW_ARM, "candidate", ready=False, restarts=3, exit_code=1, finished=world.now)
+    assert world.run(180) == "RolledBack"
+    assert world.rollout.status.decision is not None
+    assert (world.rollout.status.decision.verdict, world.rollout.status.decision.reason) == ("Rollback", "CrashLoop")
+    assert answered_by(world) == (OLD_ARM, 0)
+
+
+def test_failed_replies_between_promotion_and_cut_over_are_a_hard_limit_too() -> None:
+    world = promoting()
+    world.errors = ErrorShare(failed=30, total=100)
+    assert world.run(180) == "RolledBack"
+
+
+def test_no_hard_limit_undoes_a_promotion_that_the_router_has_confirmed() -> None:
+    world = World()
+    world.evidence = evidence(EQUAL, BETTER)
+    assert world.run(175) == "Watching"
+    world.deployments[NEW_ARM] = World.deployment(NEW_ARM, "stable", ready=False, restarts=9, exit_code=1, finished=world.now)
+    world.errors = ErrorShare(failed=30, total=100)
+    assert world.run(180) == "Watching"
+    assert answered_by(world) == (NEW_ARM, 0)
+
+
+def test_a_baseline_of_its_own_that_never_answered_is_made_anew_from_a_mended_spec() -> None:
+    world = World(rollout_spec(flywheel=None, serving={"readyTimeout": "5m", "args": ["--typo"]}))
+    world.deployments.clear()
+    world.ready = False
+    assert world.run(310, tick=5) == "Failed"
+    world.ready = True
+    world.edit(serving=rollout_spec(serving={"readyTimeout": "5m", "args": ["--max-model-len=512"]}).serving)
+    assert world.run(330) == "Progressing"
+    for arm in (OLD_ARM, NEW_ARM):
+        args = world.anchors[arm]["data"]["manifests"][0]["spec"]["template"]["spec"]["containers"][0]["args"]
+        assert args == ["--max-model-len=512"]
+
+
+def test_a_baseline_of_its_own_that_users_were_sent_to_is_never_rendered_again() -> None:
+    world = standalone()
+    world.evidence = evidence(EQUAL, EQUAL)
+    world.run(20)
+    frozen = world.anchors[OLD_ARM]
+    world.deployments[OLD_ARM] = World.deployment(OLD_ARM, "stable", ready=False)
+    world.edit(serving=rollout_spec(serving={"readyTimeout": "5m", "args": ["--new"]}).serving)
+    world.run(30)
+    world.routes = None  # deleted by hand
+    world.run(40)
+    assert world.anchors[OLD_ARM] == frozen
+    assert f"delete ControllerRevision {OLD_ARM}" not in world.writes
+
+
+def test_another_baseline_of_its_own_replaces_one_that_never_answered() -> None:
+    world = standalone()
+    world.ready = False
+    world.run(5)
+    world.edit(baseline=world.rollout.spec.baseline.model_copy(update={"digest": "sha256:" + "d" * 64}))
+    world.run(10)
+    assert sorted(world.anchors) == ["demo-initial-dddddddd", NEW_ARM]

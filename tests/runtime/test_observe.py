@@ -4,14 +4,22 @@ import asyncio
 import datetime as dt
 from typing import Any
 
+import pytest
+
+from flywheel.api.base import Metadata
+from flywheel.api.rollout import Rollout, RolloutStatus
 from flywheel.api.training_run import TrainingRun
 from flywheel.plan.base import Defaults
-from flywheel.plan.rollout_observed import Acknowledgement
+from flywheel.plan.rollout_observed import Acknowledgement, ErrorShare
 from flywheel.runtime.cache import Cache, View
 from flywheel.runtime.keys import Key
 from flywheel.runtime.observe import Parser, Throttle, World, acknowledgements, observe_service
+from flywheel.runtime.observe_rollout import observe_rollout
+from tests.plan.rollout_world import rollout_spec
 from tests.runtime.faketime import START
 
+PROMOTE = {"verdict": "Promote", "reason": "SuccessProven", "message": "", "time": START, "revision": 1}
+ROLLBACK = {**PROMOTE, "verdict": "Rollback", "reason": "GuardrailHarm"}
 SECOND = dt.timedelta(seconds=1)
 
 
@@ -49,6 +57,29 @@ def test_an_object_is_parsed_once_a_version() -> None:
     assert parser.parse(TrainingRun, body) is first
     later = {**body, "metadata": {**body["metadata"], "resourceVersion": "2"}}
     assert parser.parse(TrainingRun, later) is not first
+
+
+class Prometheus:
+    """Has an answer to what it is asked."""
+
+    async def error_share(self, generation: str) -> ErrorShare:
+        return ErrorShare(failed=30, total=100)
+
+
+@pytest.mark.parametrize(
+    ("decided", "asked"),
+    [({}, True), ({"decision": PROMOTE}, True), ({"decision": PROMOTE, "cutoverTime": START}, False), ({"decision": ROLLBACK}, False)],
+)
+def test_failed_replies_are_counted_until_the_router_has_confirmed_a_promotion(decided: dict[str, Any], asked: bool) -> None:
+    rollout = Rollout(
+        metadata=Metadata(name="r1", namespace="demo", uid="u-r1", resource_version="1"),
+        spec=rollout_spec(),
+        status=RolloutStatus.model_validate({"phase": "Promoting", "weights": {"intended": 50}, **decided}),
+    )
+    world = World(Defaults(), lambda address: Prometheus(), Routers(), None)  # type: ignore[arg-type, return-value]
+    view = View(Cache(lambda key: None), Key("Rollout", "demo", "r1"))
+    observed = asyncio.run(observe_rollout(view, {"kind": "Rollout", **rollout.dump()}, world, START))
+    assert (observed.errors is not None) == asked
 
 
 class Routers:

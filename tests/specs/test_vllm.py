@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -186,6 +188,17 @@ def server() -> Iterator[HTTPServer]:
             self.end_headers()
             self.wfile.write(body)
 
+        scrapes: tuple[tuple[int, bytes], ...] = ()  # what /metrics says, one after the other; the last word stands
+        scraped = 0
+
+        def do_GET(self) -> None:
+            said = type(self).scrapes
+            code, body = said[min(type(self).scraped, len(said) - 1)]
+            type(self).scraped += 1
+            self.send_response(code)
+            self.end_headers()
+            self.wfile.write(body)
+
         def log_message(self, *_: object) -> None:
             pass
 
@@ -213,3 +226,66 @@ def test_ready_means_that_the_model_has_answered_a_completion(server: HTTPServer
 
 def test_a_closed_port_is_not_ready() -> None:
     assert probe(1) == 1
+
+
+# --------------------------------------------------------------------------------------------------------------- the drain
+
+
+def gauges(running: float, waiting: float = 0) -> tuple[int, bytes]:
+    labels = 'engine="0",model_name="companion"'
+    text = f"""# HELP vllm:num_requests_running Number of requests in model execution batches.
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{{{labels}}} {running}
+vllm:num_requests_waiting{{{labels}}} {waiting}
+vllm:generation_tokens_total{{{labels}}} 1234.0
+"""
+    return 200, text.encode()
+
+
+def drain(port: int, seconds: float = 60) -> tuple[float, list[float]]:
+    """How long the pod stays, and its sleeps; time is faked, as only sleeping passes it."""
+    script = vllm.DRAIN.replace(f":{vllm.PORT}/", f":{port}/")
+    assert script != vllm.DRAIN
+    slept: list[float] = []
+    faked = {"time": SimpleNamespace(monotonic=lambda: sum(slept), sleep=slept.append), "sys": SimpleNamespace(argv=["-c", str(seconds)])}
+
+    def imported(name: str, *rest: Any) -> Any:
+        return faked.get(name) or __import__(name, *rest)
+
+    exec(compile(script, "drain", "exec"), {"__builtins__": {**vars(builtins), "__import__": imported}})
+    return sum(slept), slept
+
+
+def test_an_idle_pod_leaves_after_a_few_seconds_in_which_the_routers_hear_of_it(server: HTTPServer) -> None:
+    server.RequestHandlerClass.scrapes = (gauges(0),)  # type: ignore[attr-defined]
+    stayed, slept = drain(server.server_port)
+    assert slept[0] == vllm.SETTLE_SECONDS
+    assert stayed <= vllm.SETTLE_SECONDS + 2
+
+
+@pytest.mark.parametrize("busy", [gauges(2), gauges(0, waiting=1)])
+def test_a_pod_that_answers_somebody_stays_until_it_has_been_quiet_twice(server: HTTPServer, busy: tuple[int, bytes]) -> None:
+    server.RequestHandlerClass.scrapes = (busy,) * 20 + (gauges(0), busy, gauges(0))  # type: ignore[attr-defined]
+    assert drain(server.server_port)[0] == vllm.SETTLE_SECONDS + 24
+
+
+@pytest.mark.parametrize("said", [gauges(1), (200, b"# no such series")])
+def test_a_stream_without_end_or_a_server_that_keeps_no_count_gets_the_whole_drain_and_no_more(
+    server: HTTPServer, said: tuple[int, bytes]
+) -> None:
+    server.RequestHandlerClass.scrapes = (said,)  # type: ignore[attr-defined]
+    assert drain(server.server_port, 60)[0] == 60
+
+
+def test_a_dead_server_keeps_nobody_waiting(server: HTTPServer) -> None:
+    server.RequestHandlerClass.scrapes = ((500, b""),)  # type: ignore[attr-defined]
+    assert drain(server.server_port)[0] <= vllm.SETTLE_SECONDS + 2
+    assert drain(1)[0] <= vllm.SETTLE_SECONDS + 2
+
+
+@pytest.mark.parametrize(("asked", "seconds"), [("10m", 600), ("90s", 90), ("1500ms", vllm.SETTLE_SECONDS)])
+def test_a_pod_is_not_killed_before_its_drain_is_over(asked: str, seconds: int) -> None:
+    spec = manifests(drain=asked)[0]["spec"]["template"]["spec"]
+    *_, given = spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+    assert given == str(seconds)
+    assert spec["terminationGracePeriodSeconds"] >= seconds + 60

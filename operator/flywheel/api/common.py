@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from flywheel.api.base import SCHEMALESS, Digest, Image, Name, ObjectName, PositiveDuration, Resource, Uri
-from flywheel.api.cel import Rule, rule, rules
+from flywheel.api.base import DURATION, SCHEMALESS, Digest, Image, Name, ObjectName, PositiveDuration, Resource, Uri
+from flywheel.api.cel import Rule, quote, rule, rules
 
 
 def union_rules(*cases: tuple[str, str], also: tuple[Rule, ...] = ()) -> dict[str, Any]:
@@ -207,6 +207,16 @@ RESERVED_ARGUMENT = "a.matches('^--(port|host|model|served-model-name)(=|$)')"
 class Serving(PodSettings):
     """How an arm is served by vLLM."""
 
+    model_config = Resource.model_config | {
+        "json_schema_extra": rules(
+            rule(
+                f"!self.drain.matches({quote(DURATION)}) || duration(self.drain) <= duration('24h')",
+                "drain {self.drain} is longer than a day, and would hold up a node's drain as long; shorten it to 24h or less",
+                at=".drain",
+            )
+        )
+    }
+
     replicas: Annotated[int, Field(ge=1, le=256, description="Replicas an arm starts with.")] = 1
     args: Annotated[
         tuple[Annotated[str, Field(max_length=512)], ...],
@@ -234,3 +244,7 @@ class Serving(PodSettings):
     ] = ()
     model_name: Annotated[Name | None, Field(description="Name both arms answer to in the OpenAI API. Default: the service's name.")] = None
     ready_timeout: Annotated[PositiveDuration, Field(description="How long an arm may take to answer its first completion.")] = "30m"
+    drain: Annotated[
+        PositiveDuration,
+        Field(description="How long a pod that leaves may finish its replies; one that answers nobody leaves within seconds. At most 24h."),
+    ] = "10m"

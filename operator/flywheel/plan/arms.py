@@ -1,7 +1,7 @@
 """Arms: a vLLM Deployment a model, frozen when first rendered, anchored by a ControllerRevision.
 
 The anchor holds the manifests as they were first rendered, so that no changed default and no operator upgrade restarts a
-serving pod, and owns what they become, so that deleting the anchor deletes the arm. Roles are labels on the
+pod that serves or ever served, and owns what they become, so that deleting the anchor deletes the arm. Roles are labels on the
 Deployment's metadata alone: a promotion touches no pod template.
 """
 
@@ -11,7 +11,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 
 from flywheel.api.common import Artifact, Serving, Storage
-from flywheel.plan.base import LABEL, MANAGED_BY, Action, Apply, Create, Defaults, Delete, Manifest
+from flywheel.plan.base import LABEL, MANAGED_BY, Action, Apply, Create, Defaults, Delete, Manifest, deployments_last
 from flywheel.plan.kube import DeploymentState
 from flywheel.specs.vllm import arm_manifests
 
@@ -55,19 +55,28 @@ def anchor(
 
 
 def arm_actions(
-    frozen: Manifest | None, deployment: DeploymentState | None, render: Callable[[], Manifest], role: str, *, replicas: int | None = None
+    frozen: Manifest | None,
+    deployment: DeploymentState | None,
+    render: Callable[[], Manifest],
+    role: str,
+    *,
+    replicas: int | None = None,
+    never_served: bool = False,
 ) -> list[Action]:
     """What brings an arm into its role: freeze it, make it, or relabel and rescale it. Nothing when it is as it should be.
 
-    `render` is asked for the anchor only when there is none. `replicas` None keeps what runs (an autoscaler's or a
-    person's choice), and at least what was frozen.
+    `render` is asked for the anchor only when there is none; and while an arm never served anybody, to see whether the spec
+    was mended: then it goes, and a later pass makes it anew. `replicas` None keeps what runs (an autoscaler's or a person's
+    choice), and at least what was frozen.
     """
     if frozen is None:
         return [Create(render())]
+    if never_served and frozen["data"] != render()["data"]:
+        return [delete_arm(frozen)]
     ours = deployment is not None and deployment.owner_uid in (None, frozen["metadata"]["uid"])  # else it goes with an earlier anchor
     if deployment is not None and ours and deployment.labels.get(ROLE) == role and replicas in (None, deployment.replicas):
         return []
-    return [Apply(_owned(manifest, frozen, role, deployment, replicas)) for manifest in frozen["data"]["manifests"]]
+    return [Apply(_owned(manifest, frozen, role, deployment, replicas)) for manifest in deployments_last(frozen["data"]["manifests"])]
 
 
 def _owned(manifest: Manifest, frozen: Manifest, role: str, deployment: DeploymentState | None, replicas: int | None) -> Manifest:

@@ -120,6 +120,11 @@ def child_name(owner: Metadata, role: str, *key: object) -> str:
     return owner.name[: 63 - len(suffix)].rstrip("-.") + suffix
 
 
+def deployments_last(manifests: Iterable[Manifest]) -> list[Manifest]:
+    """The order to apply a stack in: what its Deployment says of it is taken for the whole, so everything else is there before."""
+    return sorted(manifests, key=lambda manifest: manifest["kind"] == "Deployment")
+
+
 def earliest(times: Iterable[dt.datetime | None]) -> dt.datetime | None:
     """The first of the times that are set."""
     return min((t for t in times if t is not None), default=None)

@@ -88,16 +88,18 @@ def _owners(draft: Draft) -> list[Manifest]:
 
 
 def _know_champion(draft: Draft) -> None:
-    """The base at first; then the winner of every Rollout whose cut-over the router has confirmed."""
-    champion, spec = draft.status.champion, draft.observed.flywheel.spec
+    """The base at first, and as it was mended until it serves; then the winner of every Rollout whose cut-over the router has confirmed."""
+    champion, base = draft.status.champion, draft.observed.flywheel.spec.base
     if champion is None and (champion := _found(draft)) is not None:
         draft.set(champion=champion)
         draft.actions.append(Emit("Normal", "Champion", f"{champion.generation} serves already, and stays champion"))
     elif champion is None:
-        first = f"{_name(draft)[:32]}-initial"
-        arm = arm_name(first, spec.base.digest)
-        champion = ChampionStatus(generation=first, uri=spec.base.uri, digest=spec.base.digest, arm=arm, since=draft.now)
+        champion = _first(draft)
         draft.set(champion=champion)
+    elif (champion.uri, champion.digest) != (base.uri, base.digest) and _never_served(draft) and not _busy(draft):
+        champion = _first(draft)
+        draft.set(champion=champion)
+        draft.actions.append(Emit("Normal", "Champion", f"spec.base was changed before anybody was served: {champion.arm} is champion"))
     for rollout in sorted(_winners(draft), key=lambda r: r.status.cutover_time or draft.now):
         cutover, winner = rollout.status.cutover_time, rollout.spec.candidate
         if cutover is None or cutover <= champion.since or winner.digest == champion.digest:
@@ -107,6 +109,24 @@ def _know_champion(draft: Draft) -> None:
         champion = ChampionStatus(generation=winner.generation, uri=winner.uri, digest=winner.digest, arm=arm, since=cutover)
         draft.set(champion=champion, previous=previous)
         draft.actions.append(Emit("Normal", "Champion", f"{winner.generation} is champion, after {previous[0].generation}"))
+
+
+def _first(draft: Draft) -> ChampionStatus:
+    name, base = _first_generation(draft), draft.observed.flywheel.spec.base
+    return ChampionStatus(generation=name, uri=base.uri, digest=base.digest, arm=arm_name(name, base.digest), since=draft.now)
+
+
+def _first_generation(draft: Draft) -> str:
+    return f"{_name(draft)[:32]}-initial"
+
+
+def _never_served(draft: Draft) -> bool:
+    """Whether the first champion has not met a user yet. The phase remembers it if somebody deletes the routes later."""
+    observed, champion = draft.observed, draft.status.champion
+    if champion is None or champion.generation != _first_generation(draft):
+        return False
+    waits = observed.routes is None and observed.flywheel.status.phase == "Starting"
+    return waits and not arms.ready_replicas(observed.deployments, champion.arm)
 
 
 def _found(draft: Draft) -> ChampionStatus | None:
@@ -145,8 +165,8 @@ def _serve(draft: Draft) -> None:
         owners=_owners(draft),
         defaults=observed.defaults,
     )
-    busy = next((r for r in observed.rollouts if _unfinished(r)), None)
-    if busy is None or champion.arm not in observed.anchors or champion.arm not in observed.deployments:
+    alone = not _busy(draft) or _never_served(draft)  # else a Rollout gives the champion's arm its role
+    if alone or champion.arm not in observed.anchors or champion.arm not in observed.deployments:
         try:
             draft.actions += _champion_arm(draft, champion)
         except InvalidPodTemplate as error:
@@ -175,11 +195,13 @@ def _champion_arm(draft: Draft, champion: ChampionStatus) -> list[Action]:
         owners=_owners(draft),
         defaults=observed.defaults,
     )
-    return arms.arm_actions(observed.anchors.get(champion.arm), observed.deployments.get(champion.arm), render, arms.STABLE)
+    frozen, deployment = observed.anchors.get(champion.arm), observed.deployments.get(champion.arm)
+    return arms.arm_actions(frozen, deployment, render, arms.STABLE, never_served=_never_served(draft))
 
 
-def _unfinished(rollout: Rollout) -> bool:
-    return rollout.status.phase not in TERMINAL_ROLLOUT_PHASES and rollout.status.phase != "Pending"
+def _busy(draft: Draft) -> bool:
+    """Whether a Rollout is under way."""
+    return any(r.status.phase not in (*TERMINAL_ROLLOUT_PHASES, "Pending") for r in draft.observed.rollouts)
 
 
 def _cutting_over(rollout: Rollout) -> bool:
@@ -193,15 +215,17 @@ def _cutting_over(rollout: Rollout) -> bool:
 def _clear_away(draft: Draft) -> None:
     """Arms that are neither champion nor routed nor part of an unfinished Rollout (its parked one included)."""
     observed, champion = draft.observed, draft.status.champion
-    if observed.routes is None or champion is None:
+    if champion is None or (observed.routes is None and not _never_served(draft)):
         return
-    keep = {champion.arm, *(arm.arm for arm in observed.routes.routes.arms)}
+    keep = {champion.arm, *(arm.arm for arm in (observed.routes.routes.arms if observed.routes else ()))}
     for rollout in observed.rollouts:
         if rollout.status.phase not in TERMINAL_ROLLOUT_PHASES:
             keep |= {arm.name for arm in rollout.status.arms}
             keep.add(arm_name(rollout.spec.candidate.generation, rollout.spec.candidate.digest))
+    if observed.routes is None:  # a router may remember routes that somebody deleted
+        keep |= {name for name in observed.anchors if arms.ready_replicas(observed.deployments, name)}
     leftover = [arms.delete_arm(anchor) for name, anchor in sorted(observed.anchors.items()) if name not in keep]
-    if leftover and not acknowledged(observed.acknowledgements, observed.routes.routes.revision):
+    if leftover and observed.routes and not acknowledged(observed.acknowledgements, observed.routes.routes.revision):
         draft.wake = earliest((draft.wake, draft.now + SOON))  # a router replica may still send users there
         return
     draft.actions += leftover

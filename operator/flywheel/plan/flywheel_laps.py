@@ -51,7 +51,8 @@ def plan_laps(
         status, started = _start(flywheel, status, present, conversations, now)
         actions += started
     actions += _retire(flywheel, generations)
-    return Laps(status, tuple(actions), next_time)
+    overdue = next_time is not None and next_time <= now  # a lap runs or the loop is suspended: their end wakes, not the clock
+    return Laps(status, tuple(actions), None if overdue else next_time)
 
 
 def _ended(generation: Generation) -> bool:

@@ -16,9 +16,10 @@ from flywheel.plan.base import LABEL, MANAGED_BY, Action, Apply, Create, Emit, M
 from flywheel.plan.default_stages import default_stages
 from flywheel.plan.generation_inputs import InputError, check_graph
 from flywheel.plan.generation_observed import GenerationObserved, snapshot_name
-from flywheel.plan.generation_stages import RETRY, plan_stages
+from flywheel.plan.generation_stages import RETRY, pause_unfinished, plan_stages
 
 TICK = dt.timedelta(seconds=10)
+MAX_CURRENT_STAGE = 253  # as the CRD has it
 
 
 @dataclass
@@ -43,6 +44,8 @@ def plan_generation(observed: GenerationObserved, now: dt.datetime) -> Plan:
         _begin(draft)  # on record first: what stands of the lap before is not of this one
     elif draft.status.decision is None:
         _run(draft)
+    if draft.status.decision is not None:
+        draft.actions += pause_unfinished(observed)
     _report(draft)
     return Plan(draft.status.dump(), tuple(draft.actions), None if draft.status.decision else now + TICK)
 
@@ -121,11 +124,11 @@ def _run(draft: Draft) -> None:
         _decide(draft, "Failed", Reason.INVALID_SPEC, str(error))
         return
     lap = plan_stages(observed, flywheel, spec, stages, opponent, draft.now)
-    draft.actions += lap.actions
     draft.set(stages=lap.stages, opponent=opponent, phase="Suspended" if observed.generation.spec.suspend else "Training")
     draft.set(gpu_seconds=sum(run.status.gpu_seconds for run in observed.training_runs.values()))
     if _ended_early(draft, lap.stages, spec):
         return
+    draft.actions += lap.actions
     running = [s for s in lap.stages if s.phase == "Running"]
     if any(s.phase != "Passed" for s in lap.stages):
         draft.waiting = (Reason.RUNNING, "; ".join(f"{s.name}: {s.message}" for s in running) or "waiting for stages")
@@ -279,7 +282,7 @@ def _report(draft: Draft) -> None:
     if stages:
         done = sum(1.0 if s.phase == "Passed" else (s.percent or 0) / 100 if s.phase == "Running" else 0.0 for s in stages)
         draft.set(percent=round(100 * done / len(stages), 1))
-    running = ",".join(s.name for s in stages if s.phase == "Running")
+    running = ",".join(s.name for s in stages if s.phase == "Running")[:MAX_CURRENT_STAGE]
     draft.set(current_stage=running or ("rollout" if status.phase == "RollingOut" else None), observed_generation=number)
     decision = status.decision
     conditions = status.conditions

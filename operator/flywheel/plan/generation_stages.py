@@ -170,22 +170,53 @@ def _win_rates(metrics: Mapping[str, float]) -> str:
     return f"; win rate on {', on '.join(pair)}" if pair else ""
 
 
+def pause_unfinished(observed: GenerationObserved) -> list[Action]:
+    """What a lap that has ended left running is paused: its record stays, its pods go, and a retry of the lap takes it up again.
+
+    A child that somebody asked to be tried again by itself goes on.
+    """
+    heeded = (None, observed.generation.status.retry)
+    return [Apply(_paused(c)) for c in _unfinished(observed) if not c.spec.suspend and c.metadata.annotations.get(RETRY) in heeded]
+
+
+def _paused(child: Child) -> Manifest:
+    """The child as it was applied, but for `suspend`: a field that is left out would be taken from it."""
+    meta = child.metadata
+    metadata: Manifest = {
+        "name": meta.name,
+        "namespace": meta.namespace,
+        "uid": meta.uid,  # one that is gone is not made again
+        "labels": dict(meta.labels),
+        "ownerReferences": [owner.dump() for owner in meta.owner_references],
+    }
+    if RETRY in meta.annotations:
+        metadata["annotations"] = {RETRY: meta.annotations[RETRY]}
+    spec = {**child.spec.dump(), "suspend": True}
+    return {"apiVersion": API_VERSION, "kind": _kind_of(child), "metadata": metadata, "spec": spec}
+
+
 def _superseded(observed: GenerationObserved, wanted: set[str]) -> list[Child]:
     """Children of inputs that hold no more and that still run: one live child a role."""
+    return [child for child in _unfinished(observed) if child.metadata.name not in wanted]
+
+
+def _unfinished(observed: GenerationObserved) -> list[Child]:
     children: list[Child] = [*observed.training_runs.values(), *observed.reward_models.values()]
     finished = ("Succeeded", "Failed", "Ready")
     mine = observed.generation.metadata.uid
     return [
         c
         for c in children
-        if c.metadata.name not in wanted
-        and c.status.phase not in finished
+        if c.status.phase not in finished
         and c.metadata.deletion_timestamp is None
         and any(o.uid == mine and o.controller for o in c.metadata.owner_references)
     ]
 
 
 def _remove(child: Child) -> Delete:
-    kind = "TrainingRun" if isinstance(child, TrainingRun) else "RewardModel"
     meta = child.metadata
-    return Delete(API_VERSION, kind, meta.namespace, meta.name, meta.uid)
+    return Delete(API_VERSION, _kind_of(child), meta.namespace, meta.name, meta.uid)
+
+
+def _kind_of(child: Child) -> str:
+    return "TrainingRun" if isinstance(child, TrainingRun) else "RewardModel"

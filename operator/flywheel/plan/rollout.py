@@ -15,7 +15,7 @@ from flywheel.plan.rollout_arms import arm_statuses
 from flywheel.plan.rollout_conditions import conditions, summary
 from flywheel.plan.rollout_decide import decide
 from flywheel.plan.rollout_draft import TICK, Draft
-from flywheel.plan.rollout_observed import RolloutObserved
+from flywheel.plan.rollout_observed import RolloutObserved, promotion_pending
 from flywheel.plan.rollout_outcome import carry_out
 from flywheel.plan.rollout_progress import progress
 from flywheel.plan.rollout_restart import asked_again, leftover, restart
@@ -44,7 +44,7 @@ def _advance(draft: Draft) -> None:
         return
     if not draft.observed.rollout.spec.flywheel:
         stand_alone(draft)
-    if draft.status.decision is None or _aborted_in_time(draft):
+    if draft.status.decision is None or promotion_pending(draft.status):
         decide(draft)
     if draft.status.decision is not None:
         carry_out(draft, draft.status.decision)
@@ -52,9 +52,3 @@ def _advance(draft: Draft) -> None:
         prepare(draft)
     if draft.status.decision is None and draft.status.phase in ("Progressing", "Paused"):
         progress(draft)
-
-
-def _aborted_in_time(draft: Draft) -> bool:
-    """Whether a promotion that the router has not confirmed is called off."""
-    decision, abort = draft.status.decision, draft.observed.rollout.spec.abort
-    return abort and decision is not None and decision.verdict == "Promote" and draft.status.cutover_time is None

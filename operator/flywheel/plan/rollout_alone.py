@@ -27,10 +27,18 @@ def stand_alone(draft: Draft) -> None:
         defaults=observed.defaults,
     )
     if draft.status.cutover_time is None:
+        never_served = draft.status.phase == "Preparing" and observed.routes is None and not _answers(draft, baseline_arm(draft).arm)
+        if never_served:  # what an earlier wording of the spec asked for, and nobody will
+            named = (baseline_arm(draft).arm, candidate_arm(draft).arm)
+            draft.actions += [arms.delete_arm(a) for n, a in sorted(observed.anchors.items()) if n not in named and not _answers(draft, n)]
         try:
-            draft.actions += arm_in_role(draft, spec.baseline, arms.STABLE)
+            draft.actions += arm_in_role(draft, spec.baseline, arms.STABLE, never_served=never_served)
         except InvalidPodTemplate as error:
             reject_template(draft, error)
+
+
+def _answers(draft: Draft, arm: str) -> bool:
+    return arms.ready_replicas(draft.observed.deployments, arm) > 0
 
 
 def leave_in_order(draft: Draft) -> None:

@@ -65,7 +65,7 @@ def ready_deadline(draft: Draft) -> dt.datetime | None:
     return started + parse_duration(draft.observed.rollout.spec.serving.ready_timeout) if started else None
 
 
-def arm_in_role(draft: Draft, model: ArmModel, role: str, *, replicas: int | None = None) -> list[Action]:
+def arm_in_role(draft: Draft, model: ArmModel, role: str, *, replicas: int | None = None, never_served: bool = False) -> list[Action]:
     """What brings the arm of one of the two models into a role."""
     observed, rollout = draft.observed, draft.observed.rollout
     name = candidate_arm(draft).arm if model.digest == rollout.spec.candidate.digest else baseline_arm(draft).arm
@@ -81,7 +81,8 @@ def arm_in_role(draft: Draft, model: ArmModel, role: str, *, replicas: int | Non
         owners=owners(draft),
         defaults=observed.defaults,
     )
-    return arms.arm_actions(observed.anchors.get(name), observed.deployments.get(name), render, role, replicas=replicas)
+    frozen, deployment = observed.anchors.get(name), observed.deployments.get(name)
+    return arms.arm_actions(frozen, deployment, render, role, replicas=replicas, never_served=never_served)
 
 
 def owners(draft: Draft) -> list[Manifest]:

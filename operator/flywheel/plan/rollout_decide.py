@@ -18,7 +18,8 @@ UNMEASURED = (Reason.SAMPLE_RATIO_MISMATCH, Reason.NO_DATA, Reason.METRICS_STALE
 
 
 def decide(draft: Draft) -> None:
-    """At most one decision, and only with its reasons: abort, hard limits, then the metrics."""
+    """At most one decision, and only with its reasons: abort, hard limits, then the metrics. The first two also call off a
+    promotion that the router has not confirmed."""
     if draft.observed.rollout.spec.abort:
         reject(draft, Reason.ABORTED, "spec.abort is true")
         return
@@ -26,7 +27,7 @@ def decide(draft: Draft) -> None:
     if failure is not None:
         reject(draft, *failure)
         return
-    if draft.observed.evidence is not None and draft.status.window_start_time is not None:
+    if draft.status.decision is None and draft.observed.evidence is not None and draft.status.window_start_time is not None:
         _look(draft, draft.observed.evidence)
 
 
@@ -45,7 +46,7 @@ def _failure(draft: Draft) -> tuple[Reason, str] | None:
     """What the candidate did that no metric can make up for: a hard limit, or it never got ready."""
     rollout, status, now = draft.observed.rollout, draft.status, draft.now
     candidate = candidate_state(draft)
-    failure = rollout_verdict.hard_failure(rollout, candidate, draft.observed.errors)
+    failure = rollout_verdict.hard_failure(rollout, candidate, draft.observed.errors, status.prepare_start_time)
     late = status.phase == "Preparing" and (deadline := ready_deadline(draft)) is not None and now >= deadline
     if failure is None and late and not candidate_ready(draft):  # it may have got ready while nobody looked
         reason, why = rollout_verdict.why_not_ready(candidate)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from flywheel.api.base import parse_duration
 from flywheel.api.flywheel import Flywheel
-from flywheel.api.rollout import TERMINAL_ROLLOUT_PHASES, Rollout
+from flywheel.api.rollout import TERMINAL_ROLLOUT_PHASES, Rollout, RolloutStatus
 from flywheel.plan.base import LABEL, Defaults, Manifest, stable_hash
 from flywheel.plan.kube import DeploymentState
 from flywheel.specs.envoy import Routes
@@ -83,6 +83,11 @@ def holds_service(rollout: Rollout) -> bool:
     if status.experiment is None or status.phase == "Pending" or rollout.metadata.deletion_timestamp is not None:
         return False
     return status.phase not in TERMINAL_ROLLOUT_PHASES and status.cutover_time is None
+
+
+def promotion_pending(status: RolloutStatus) -> bool:
+    """Decided for the candidate, but the router has yet to confirm it: users may meet both arms, and the way back is open."""
+    return status.decision is not None and status.decision.verdict == "Promote" and status.cutover_time is None
 
 
 def unrecorded(rollout: Rollout, flywheel: Flywheel | None) -> bool:

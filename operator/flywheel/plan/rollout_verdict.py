@@ -70,11 +70,17 @@ def verdict_without_metrics(rollout: Rollout, verdict: str, reason: Reason, mess
     )
 
 
-def hard_failure(rollout: Rollout, candidate: DeploymentState | None, errors: ErrorShare | None) -> tuple[Reason, str] | None:
-    """What makes a candidate leave at once, metrics or no metrics: a crash loop, or too many failed replies."""
+def hard_failure(
+    rollout: Rollout, candidate: DeploymentState | None, errors: ErrorShare | None, since: dt.datetime | None
+) -> tuple[Reason, str] | None:
+    """What makes a candidate leave at once, metrics or no metrics: a crash loop, or too many failed replies.
+
+    `since` is when the candidate was asked for: a pod that served before may have restarted in its earlier life.
+    """
     limits = rollout.spec.rollback
     for pod in _living(candidate):
-        if pod.restarts >= limits.max_restarts:
+        long_ago = since is not None and pod.finished is not None and pod.finished < since
+        if pod.restarts >= limits.max_restarts and not long_ago:
             return Reason.CRASH_LOOP, (
                 f"pod {pod.name} restarted {pod.restarts} times (limit rollback.maxRestarts {limits.max_restarts}); {_last_words(pod)}"
             )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from flywheel.api.base import parse_duration
 from flywheel.api.common import Storage
 from flywheel.api.flywheel import Engagement, Router
-from flywheel.plan.base import LABEL, MANAGED_BY, Action, Apply, Defaults, Manifest, stable_hash
+from flywheel.plan.base import LABEL, MANAGED_BY, Action, Apply, Defaults, Manifest, deployments_last, stable_hash
 from flywheel.plan.kube import DeploymentState
 from flywheel.specs.collector import collector_manifests
 from flywheel.specs.router import router_manifests
@@ -65,7 +65,7 @@ def service_actions(
         found = deployments.get(name)
         if found is not None and found.hash == digest:
             continue
-        for manifest in manifests:
+        for manifest in deployments_last(manifests):
             if manifest["kind"] == "Deployment":
                 manifest["metadata"].setdefault("annotations", {})[HASH] = digest
             actions.append(Apply(manifest))

@@ -14,6 +14,7 @@ from flywheel.plan.rollout_observed import (
     RolloutObserved,
     acknowledgement_needed,
     analysis_due,
+    promotion_pending,
     queued_behind,
     service_name,
 )
@@ -70,8 +71,9 @@ async def _evidence(rollout: Rollout, world: World, now: dt.datetime) -> Evidenc
 
 
 async def _errors(rollout: Rollout, world: World, now: dt.datetime) -> ErrorShare | None:
-    """Only while users meet the candidate: before and after there is nothing to protect them from."""
-    if rollout.status.decision is not None or not rollout.status.weights.intended:
+    """Only while users meet the candidate and can be taken back: before and after there is nothing to protect them from."""
+    undecided = rollout.status.decision is None or promotion_pending(rollout.status)
+    if not undecided or not rollout.status.weights.intended:
         return None
     generation = rollout.spec.candidate.generation
     return await world.throttle.ask(

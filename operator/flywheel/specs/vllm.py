@@ -15,8 +15,8 @@ from flywheel.specs.pods import LABEL, MANAGED_BY, Images, Manifest
 
 CONTAINER = "vllm"
 PORT = 8000
-DRAIN_SECONDS = 30  # between leaving the Service and SIGTERM: vLLM cuts streams when it is told to stop
-GRACE_SECONDS = 120
+SETTLE_SECONDS = 5  # until every router has heard that the pod leaves
+STOP_SECONDS = 90  # from SIGTERM to SIGKILL
 STARTUP_PERIOD = 5
 DEFAULT_RESOURCES = {"requests": {"cpu": "250m", "memory": "2Gi"}}
 ENVIRONMENT = {**pods.HOME_ENVIRONMENT, "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
@@ -41,6 +41,24 @@ try:
 except Exception as error:
     sys.exit(f"no completion yet: {{error}}")
 sys.exit(0 if answered else "the reply has no choices")
+"""
+
+# Before SIGTERM, at which vLLM cuts its streams: wait until it has been seen to answer nobody twice, or is dead. One that keeps no
+# count (--disable-log-stats) or is too busy to tell gets the whole time.
+DRAIN = f"""
+import sys, time, urllib.request
+end, quiet = time.monotonic() + float(sys.argv[1]), 0
+time.sleep({SETTLE_SECONDS})
+while quiet < 2 and time.monotonic() < end:
+    try:
+        with urllib.request.urlopen("http://127.0.0.1:{PORT}/metrics", timeout=10) as reply:
+            lines = reply.read().decode().splitlines()
+        counts = [float(line.split()[-1]) for line in lines if line.startswith(("vllm:num_requests_running", "vllm:num_requests_waiting"))]
+        busy = not counts or any(counts)
+    except Exception as error:
+        busy = isinstance(getattr(error, "reason", error), TimeoutError)
+    quiet = 0 if busy else quiet + 1
+    time.sleep(1)
 """
 
 
@@ -105,13 +123,18 @@ def _deployment_spec(serving: Serving, selector: Mapping[str, str], template: Ma
 
 
 def _ready_seconds(serving: Serving) -> int:
-    return max(1, math.ceil(parse_duration(serving.ready_timeout).total_seconds()))
+    return _whole_seconds(serving.ready_timeout)
+
+
+def _whole_seconds(duration: str) -> int:
+    return max(1, math.ceil(parse_duration(duration).total_seconds()))
 
 
 def _template(service: str, model: Artifact, serving: Serving, storage: Storage, labels: Mapping[str, str], defaults: Images) -> Manifest:
     tmp, tmp_mount = pods.scratch("tmp", "/tmp")  # noqa: S108 - an emptyDir
     shm, shm_mount = pods.scratch("shm", "/dev/shm", memory=True)  # noqa: S108 - tensor-parallel workers talk through it
     name, image = serving.model_name or service, serving.image or defaults.vllm_image
+    drain = max(SETTLE_SECONDS, _whole_seconds(serving.drain))
     container: Manifest = {
         "name": CONTAINER,
         "image": image,
@@ -122,7 +145,7 @@ def _template(service: str, model: Artifact, serving: Serving, storage: Storage,
         "ports": [{"name": "http", "containerPort": PORT}],
         "resources": pods.resources(serving, DEFAULT_RESOURCES),
         "securityContext": pods.container_security(),
-        "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
+        "lifecycle": {"preStop": {"exec": {"command": ["python3", "-c", DRAIN, str(drain)]}}},
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [pods.storage_mount(read_only=True), tmp_mount, shm_mount],
         **_probes(name, serving),
@@ -136,7 +159,7 @@ def _template(service: str, model: Artifact, serving: Serving, storage: Storage,
         annotations={LABEL + "digest": model.digest} if model.digest else None,
         volumes=[pods.storage_volume(storage), tmp, shm],
         init_containers=[_verification(model, image)] if is_local(model.uri) else [],
-        terminationGracePeriodSeconds=GRACE_SECONDS,
+        terminationGracePeriodSeconds=drain + STOP_SECONDS,
     )
 
 
