@@ -9,7 +9,8 @@ import pytest
 
 from flywheel.api.rollout import RolloutStatus
 from flywheel.plan.base import Apply, PutExperiment
-from flywheel.plan.rollout_observed import ErrorShare, queued_behind
+from flywheel.plan.rollout_observed import ErrorShare, RoutesState, queued_behind
+from flywheel.plan.routes import UNREADABLE
 from flywheel.stats.verdict import Evidence, NoData, Stale, Unavailable
 from tests.plan.rollout_world import (
     BASE,
@@ -444,6 +445,20 @@ def test_a_watch_parks_no_arm_that_the_next_rollout_uses() -> None:
     world.routes = replace(state, routes=back)
     world.step()
     assert world.writes == before
+
+
+def test_a_rollout_writes_its_routes_anew_when_nobody_can_read_them() -> None:
+    world = World()
+    world.run(20)
+    before = world.routes
+    assert before is not None
+    assert before.routes.candidate is not None
+    world.routes = RoutesState(UNREADABLE, "99")
+    world.now += seconds(60)
+    world.step()
+    assert world.routes is not None
+    assert replace(world.routes.routes, revision=before.routes.revision) == before.routes
+    assert world.routes.routes.revision > before.routes.revision
 
 
 def test_a_watch_ends_when_a_later_rollout_has_brought_another_champion() -> None:

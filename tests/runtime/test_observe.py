@@ -4,9 +4,12 @@ import asyncio
 import datetime as dt
 from typing import Any
 
+import pytest
+
 from flywheel.api.training_run import TrainingRun
 from flywheel.plan.base import Defaults
 from flywheel.plan.rollout_observed import Acknowledgement
+from flywheel.plan.routes import UNREADABLE
 from flywheel.runtime.cache import Cache, View
 from flywheel.runtime.keys import Key
 from flywheel.runtime.observe import Parser, Throttle, World, acknowledgements, observe_service
@@ -85,3 +88,12 @@ def test_only_router_pods_that_take_traffic_have_to_confirm() -> None:
     service = observe_service(View(cache, Key("Rollout", "demo", "r")), "f")
     assert [a.pod for a in asyncio.run(acknowledgements(world, service, "f"))] == ["serves"]
     assert routers.asked == {"serves": "10.0.0.1"}
+
+
+@pytest.mark.parametrize("data", [None, {}, {"routes.json": ""}, {"routes.json": "{}"}, {"routes.json": "[" * 50_000}, {"other": "x"}])
+def test_routes_that_nobody_can_read_are_known_to_be_there_so_that_they_can_be_overwritten(data: Any) -> None:
+    cache = Cache(lambda key: None)
+    cache.put(in_service("ConfigMap", "f-routes", component="routes", data=data))
+    state = observe_service(View(cache, Key("Flywheel", "demo", "f")), "f").routes
+    assert state is not None
+    assert (state.routes, state.resource_version) == (UNREADABLE, "1")
