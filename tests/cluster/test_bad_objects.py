@@ -167,6 +167,21 @@ MISTAKES: dict[str, tuple[Object, str, str]] = {
         "spec.serving.args",
         "--trust-remote-code runs code of whoever made the model; remove it",
     ),
+    "a model's code would be run, by another spelling": (
+        flywheel(serving={"args": ["--seed=1", "--trust_remote-code=true"]}),
+        "spec.serving.args",
+        "--trust_remote-code=true runs code of whoever made the model; remove it",
+    ),
+    "a model's code would be run, by an abbreviation": (
+        flywheel(serving={"args": ["--trust"]}),
+        "spec.serving.args",
+        "--trust runs code of whoever made the model; remove it",
+    ),
+    "the name that users call is set by an abbreviation": (
+        flywheel(serving={"args": ["--served_model", "mine"]}),
+        "spec.serving.args",
+        "--served_model is set by the operator; remove it (the name users call is 'modelName')",
+    ),
     # reward models
     "a reward model is neither trained nor imported": (
         reward_model(type="Pointwise"),
