@@ -295,6 +295,11 @@ MISTAKES: dict[str, tuple[Object, str, str]] = {
         "spec.analysis.window",
         "window 12h is shorter than horizon 24h: nobody would have matured; make window the longer one",
     ),
+    "the horizon is longer than the collector remembers": (
+        rollout(analysis={"window": "1440h", "horizon": "721h"}),
+        "spec.analysis.horizon",
+        "horizon 721h is longer than 720h (30 days), as long as the collector follows a user; shorten it",
+    ),
     "guardrails are looked at too late": (
         rollout(analysis={"window": "48h", "interval": "72h"}),
         "spec.analysis.interval",
