@@ -151,6 +151,7 @@ MISTAKES: dict[str, tuple[Object, str, str]] = {
         "memory '8GB' is not a quantity; write such as 500m, 2 or 4Gi (not 4GB)",
     ),
     "a duration is in days": (sft(deadline="2d"), "spec.deadline", f"'2d' {DURATION_SAYS}"),
+    "a duration is longer than anybody waits": (sft(deadline="100000h"), "spec.deadline", f"'100000h' {DURATION_SAYS}, at most 99999h"),
     "a deadline is zero": (sft(deadline="0s"), "spec.deadline", "'0s' must be longer than zero, such as 30s"),
     "an adapter has no rank": (
         sft(adapter={"rank": 0}),
