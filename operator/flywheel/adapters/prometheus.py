@@ -80,7 +80,7 @@ class PrometheusMetrics:
 
     async def _query(self, query: str) -> list[Sample]:
         try:
-            async with self._session.post(self._url, data={"query": query}, timeout=TIMEOUT) as response:
+            async with self._session.post(self._url, data={"query": query}, timeout=TIMEOUT, allow_redirects=False) as response:
                 body = await response.content.read(MAX_ANSWER + 1)
                 while len(body) <= MAX_ANSWER and (more := await response.content.read(MAX_ANSWER)):
                     body += more
