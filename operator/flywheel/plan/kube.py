@@ -57,7 +57,6 @@ class JobState:
     succeeded: bool = False
     failed: bool = False
     failure_reason: str | None = None  # BackoffLimitExceeded, DeadlineExceeded, PodFailurePolicy
-    failure_message: str = ""
     deleting: bool = False
     created: dt.datetime | None = None
     finished: dt.datetime | None = None  # when it became complete or failed
@@ -74,7 +73,6 @@ class DeploymentState:
     ready_replicas: int = 0
     updated: bool = True  # observedGeneration has caught up
     owner_uid: str | None = None
-    managed: bool = True  # carries our managed-by label
     labels: Mapping[str, str] = field(default_factory=dict)
     hash: str | None = None  # annotation modelflywheel.dev/hash: what it was applied from
     created: dt.datetime | None = None
@@ -155,7 +153,6 @@ def job_state(body: Body, pods: Iterable[Body], attempt: int) -> JobState:
         succeeded=complete.get("status") == "True",
         failed=failed.get("status") == "True",
         failure_reason=failed.get("reason"),
-        failure_message=failed.get("message", ""),
         deleting="deletionTimestamp" in body["metadata"],
         created=parse_time(body["metadata"].get("creationTimestamp")),
         finished=parse_time(complete.get("lastTransitionTime") or failed.get("lastTransitionTime")),
@@ -174,7 +171,6 @@ def deployment_state(body: Body, pods: Iterable[Body] = ()) -> DeploymentState:
         ready_replicas=status.get("readyReplicas", 0),
         updated=status.get("observedGeneration", 0) >= meta.get("generation", 0),
         owner_uid=controller["uid"] if controller else None,
-        managed=(meta.get("labels") or {}).get("app.kubernetes.io/managed-by") == "flywheel-operator",
         labels=meta.get("labels") or {},
         hash=(meta.get("annotations") or {}).get("modelflywheel.dev/hash"),
         created=parse_time(meta.get("creationTimestamp")),
