@@ -175,7 +175,7 @@ async def test_an_answer_that_makes_no_sense_is_unavailable_and_never_raises(ser
     told, metrics = server
     told.status, told.body = status, body
     assert isinstance((await look(metrics)).metrics["breadth"], Unavailable)
-    assert await metrics.error_share("g1") is None
+    assert await metrics.error_share("lab", "demo", "g1") is None
     assert await metrics.scalar("up") is None
 
 
@@ -199,16 +199,23 @@ async def test_an_address_of_a_spec_leads_nowhere_else(server: Given) -> None:
 async def test_the_error_share_is_of_one_generation(server: Given) -> None:
     told, metrics = server
     told.result = {'code=~"5.."': [{"metric": {}, "value": [NOW, "3"]}], "flywheel_requests_total": [{"metric": {}, "value": [NOW, "60"]}]}
-    assert await metrics.error_share("g1") == ErrorShare(failed=3.0, total=60.0)
+    assert await metrics.error_share("lab", "demo", "g1") == ErrorShare(failed=3.0, total=60.0)
 
 
 async def test_without_any_server_error_the_share_is_zero(server: Given) -> None:
     told, metrics = server
     told.result = {'code=~"5.."': [], "flywheel_requests_total": [{"metric": {}, "value": [NOW, "60"]}]}
-    assert await metrics.error_share("g1") == ErrorShare(failed=0.0, total=60.0)
+    assert await metrics.error_share("lab", "demo", "g1") == ErrorShare(failed=0.0, total=60.0)
 
 
 async def test_a_quote_in_a_name_does_not_leave_its_string(server: Given) -> None:
     told, metrics = server
-    await metrics.error_share('x"} or up{a="')
+    await metrics.error_share("lab", "demo", 'x"} or up{a="')
     assert '{generation="x\\"} or up{a=\\""' in told.queries[0]
+
+
+async def test_a_generation_of_the_same_name_elsewhere_is_not_counted(server: Given) -> None:
+    told, metrics = server
+    await metrics.error_share("lab", "demo", "g1")
+    assert told.queries
+    assert all('flywheel="demo",flywheel_namespace="lab"' in query for query in told.queries)

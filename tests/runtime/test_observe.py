@@ -13,6 +13,7 @@ from flywheel.plan.routes import UNREADABLE
 from flywheel.runtime.cache import Cache, View
 from flywheel.runtime.keys import Key
 from flywheel.runtime.observe import Parser, Throttle, World, acknowledgements, observe_service
+from flywheel.runtime.observe_flywheel import observe_flywheel
 from tests.runtime.faketime import START
 
 SECOND = dt.timedelta(seconds=1)
@@ -97,3 +98,24 @@ def test_routes_that_nobody_can_read_are_known_to_be_there_so_that_they_can_be_o
     state = observe_service(View(cache, Key("Flywheel", "demo", "f")), "f").routes
     assert state is not None
     assert (state.routes, state.resource_version) == (UNREADABLE, "1")
+
+
+class Numbers:
+    """A Prometheus that remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def scalar(self, query: str) -> float | None:
+        self.asked.append(query)
+        return 7.0
+
+
+def test_conversations_of_a_flywheel_of_the_same_name_elsewhere_do_not_count() -> None:
+    numbers = Numbers()
+    world = World(Defaults(), lambda address: numbers, Routers(), None)  # type: ignore[arg-type, return-value]
+    meta = {"name": "f", "namespace": "lab", "uid": "u", "resourceVersion": "1"}
+    body = {"metadata": meta, "spec": {"base": {"uri": "file:///flywheel/a", "digest": "sha256:" + "a" * 64}}}
+    view = View(Cache(lambda key: None), Key("Flywheel", "lab", "f"))
+    assert asyncio.run(observe_flywheel(view, body, world, START)).conversations == 7
+    assert numbers.asked == ['max(flywheel_conversations_total{flywheel="f",flywheel_namespace="lab"})']

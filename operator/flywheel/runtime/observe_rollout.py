@@ -73,7 +73,7 @@ async def _errors(rollout: Rollout, world: World, now: dt.datetime) -> ErrorShar
     """Only while users meet the candidate: before and after there is nothing to protect them from."""
     if rollout.status.decision is not None or not rollout.status.weights.intended:
         return None
-    generation = rollout.spec.candidate.generation
+    asked = (rollout.metadata.namespace, service_name(rollout), rollout.spec.candidate.generation)
     return await world.throttle.ask(
-        f"errors/{rollout.metadata.uid}", ERRORS_EVERY, now, lambda: _provider(rollout, world).error_share(generation)
+        f"errors/{rollout.metadata.uid}", ERRORS_EVERY, now, lambda: _provider(rollout, world).error_share(*asked)
     )
