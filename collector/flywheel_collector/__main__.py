@@ -30,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
         )
 
     option("flywheel", None, "name of the Flywheel")
+    option("namespace", "default", "namespace of the Flywheel")
     option("logs", None, "directory with one directory of access logs a router pod")
     option("data", None, "directory for the conversations of this Flywheel")
     option("state", None, "the SQLite file")
@@ -46,6 +47,7 @@ def options(argv: Sequence[str] | None = None) -> tuple[Options, str, int]:
     return (
         Options(
             flywheel=arguments.flywheel,
+            namespace=arguments.namespace,
             logs=Path(arguments.logs),
             data=Path(arguments.data),
             state=arguments.state,

@@ -55,16 +55,20 @@ def _experiments(collector: Collector) -> Iterable[Metric]:
     return [assigned, n, total, squares, updated, cap]
 
 
+OURS = ["flywheel", "flywheel_namespace"]  # names are unique in a namespace only, and one Prometheus sees them all
+
+
 def _traffic(collector: Collector) -> Iterable[Metric]:
-    requests = CounterMetricFamily("flywheel_requests", "Requests by who answered and the status", labels=["generation", "code"])
-    duration = HistogramMetricFamily("flywheel_request_duration_seconds", "Requests by who answered", labels=["generation"])
+    ours = [collector.options.flywheel, collector.options.namespace]
+    requests = CounterMetricFamily("flywheel_requests", "Requests by who answered and the status", labels=[*OURS, "generation", "code"])
+    duration = HistogramMetricFamily("flywheel_request_duration_seconds", "Requests by who answered", labels=[*OURS, "generation"])
     events = CounterMetricFamily("flywheel_events", "Events taken from the app", labels=["type"])
     buckets: defaultdict[str, list[int]] = defaultdict(lambda: [0] * (len(DURATION_BUCKETS_MS) + 1))
     single: dict[str, int] = defaultdict(int)
     sums: dict[str, int] = {}
     for (name, generation, slot), count in sorted(collector.tallies().items()):
         if name == "requests":
-            requests.add_metric([generation, str(slot)], count)
+            requests.add_metric([*ours, generation, str(slot)], count)
         elif name == "duration":
             buckets[generation][slot] = count
         elif name == "duration_ms":
@@ -76,9 +80,9 @@ def _traffic(collector: Collector) -> Iterable[Metric]:
     limits = [*(str(ms / 1000) for ms in DURATION_BUCKETS_MS), "+Inf"]
     for generation, counts in buckets.items():
         cumulative = [(limit, float(sum(counts[: i + 1]))) for i, limit in enumerate(limits)]
-        duration.add_metric([generation], cumulative, sums.get(generation, 0) / 1000)
-    conversations = CounterMetricFamily("flywheel_conversations", "Conversations written to Parquet", labels=["flywheel"])
-    conversations.add_metric([collector.options.flywheel], single["conversations"])
+        duration.add_metric([*ours, generation], cumulative, sums.get(generation, 0) / 1000)
+    conversations = CounterMetricFamily("flywheel_conversations", "Conversations written to Parquet", labels=OURS)
+    conversations.add_metric(ours, single["conversations"])
     return [
         requests,
         duration,

@@ -40,6 +40,7 @@ class Options(NamedTuple):
     budget: int = 1 << 20
     """Bytes of log a pass reads."""
     durable: bool = True
+    namespace: str = "default"
 
 
 class Taken(NamedTuple):

@@ -52,8 +52,8 @@ class MetricsProvider(Protocol):
     async def evidence(self, experiment: str, metrics: Sequence[str], *, stale_after: dt.timedelta, window_over: bool) -> Evidence:
         """Moments of each metric by slice, and first assignments."""
 
-    async def error_share(self, generation: str) -> ErrorShare | None:
-        """Failed and all replies of a generation in the last minute; None when unknown."""
+    async def error_share(self, namespace: str, service: str, generation: str) -> ErrorShare | None:
+        """Failed and all replies of a service's generation in the last minute; None when unknown."""
 
     async def scalar(self, query: str) -> float | None:
         """The value of a query with one result; None when there is none or the provider is down."""

@@ -41,10 +41,18 @@ class Server:
         self.result: list[Any] | dict[str, list[Any]] = []
         self.delay = 0.0
         self.queries: list[str] = []
+        self.redirect_to: str | None = None
+        self.elsewhere = 0  # requests that followed it
+
+    async def away(self, _request: web.Request) -> web.Response:
+        self.elsewhere += 1
+        return web.json_response({"status": "success", "data": {"resultType": "vector", "result": []}})
 
     async def query(self, request: web.Request) -> web.Response:
         text = str((await request.post())["query"])
         self.queries.append(text)
+        if self.redirect_to:
+            raise web.HTTPTemporaryRedirect(self.redirect_to)
         result = self.result
         if isinstance(result, dict):
             result = next((r for part, r in result.items() if part in text), [])
@@ -56,6 +64,7 @@ class Server:
 async def server() -> AsyncIterator[tuple[Server, PrometheusMetrics]]:
     told, app = Server(), web.Application()
     app.router.add_post("/api/v1/query", told.query)
+    app.router.add_post("/api/v1/elsewhere", told.away)
     async with TestServer(app) as http, aiohttp.ClientSession() as session:
         yield told, PrometheusMetrics(session, str(http.make_url("/")))
 
@@ -166,7 +175,7 @@ async def test_an_answer_that_makes_no_sense_is_unavailable_and_never_raises(ser
     told, metrics = server
     told.status, told.body = status, body
     assert isinstance((await look(metrics)).metrics["breadth"], Unavailable)
-    assert await metrics.error_share("g1") is None
+    assert await metrics.error_share("lab", "demo", "g1") is None
     assert await metrics.scalar("up") is None
 
 
@@ -177,19 +186,36 @@ async def test_a_prometheus_that_is_not_there_is_unavailable() -> None:
     assert "127.0.0.1:9" in found.message
 
 
+async def test_an_address_of_a_spec_leads_nowhere_else(server: Given) -> None:
+    """Whoever may write a Rollout must not have the operator ask what only the operator can reach."""
+    told, metrics = server
+    told.redirect_to, told.result = "/api/v1/elsewhere", [{"metric": {}, "value": [NOW, "1"]}]
+    found = (await look(metrics)).metrics["breadth"]
+    assert isinstance(found, Unavailable)
+    assert "status 307" in found.message
+    assert told.elsewhere == 0
+
+
 async def test_the_error_share_is_of_one_generation(server: Given) -> None:
     told, metrics = server
     told.result = {'code=~"5.."': [{"metric": {}, "value": [NOW, "3"]}], "flywheel_requests_total": [{"metric": {}, "value": [NOW, "60"]}]}
-    assert await metrics.error_share("g1") == ErrorShare(failed=3.0, total=60.0)
+    assert await metrics.error_share("lab", "demo", "g1") == ErrorShare(failed=3.0, total=60.0)
 
 
 async def test_without_any_server_error_the_share_is_zero(server: Given) -> None:
     told, metrics = server
     told.result = {'code=~"5.."': [], "flywheel_requests_total": [{"metric": {}, "value": [NOW, "60"]}]}
-    assert await metrics.error_share("g1") == ErrorShare(failed=0.0, total=60.0)
+    assert await metrics.error_share("lab", "demo", "g1") == ErrorShare(failed=0.0, total=60.0)
 
 
 async def test_a_quote_in_a_name_does_not_leave_its_string(server: Given) -> None:
     told, metrics = server
-    await metrics.error_share('x"} or up{a="')
+    await metrics.error_share("lab", "demo", 'x"} or up{a="')
     assert '{generation="x\\"} or up{a=\\""' in told.queries[0]
+
+
+async def test_a_generation_of_the_same_name_elsewhere_is_not_counted(server: Given) -> None:
+    told, metrics = server
+    await metrics.error_share("lab", "demo", "g1")
+    assert told.queries
+    assert all('flywheel="demo",flywheel_namespace="lab"' in query for query in told.queries)

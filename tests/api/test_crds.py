@@ -11,7 +11,10 @@ import pytest
 import yaml
 
 from dev.crds import DIRECTORIES, drift, rendered
+from flywheel.api.base import parse_duration
 from flywheel.api.crd import CATEGORY, KINDS, Kind, crd, crds, root_schema
+from flywheel.api.rollout import MAX_HORIZON
+from flywheel_collector.experiments import MAX_HORIZON_SECONDS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LAST_APPLIED_LIMIT = 256 * 1024  # of all annotations: above it `kubectl apply` without --server-side fails
@@ -130,6 +133,10 @@ def test_no_rule_needs_a_newer_api_server_than_the_chart() -> None:
     assert not re.search(
         r"\.(all|exists|map)\(\w+, \w+, [^)]*\w|format\.|cel\.bind|transformList", str(crds()).replace("self.map(s, s", "")
     )
+
+
+def test_the_longest_horizon_is_the_collectors() -> None:
+    assert parse_duration(MAX_HORIZON).total_seconds() == MAX_HORIZON_SECONDS
 
 
 def test_what_the_api_server_reads_back_as_yaml_has_no_anchors() -> None:

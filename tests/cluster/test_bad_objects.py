@@ -151,6 +151,7 @@ MISTAKES: dict[str, tuple[Object, str, str]] = {
         "memory '8GB' is not a quantity; write such as 500m, 2 or 4Gi (not 4GB)",
     ),
     "a duration is in days": (sft(deadline="2d"), "spec.deadline", f"'2d' {DURATION_SAYS}"),
+    "a duration is longer than anybody waits": (sft(deadline="100000h"), "spec.deadline", f"'100000h' {DURATION_SAYS}, at most 99999h"),
     "a deadline is zero": (sft(deadline="0s"), "spec.deadline", "'0s' must be longer than zero, such as 30s"),
     "an adapter has no rank": (
         sft(adapter={"rank": 0}),
@@ -171,6 +172,21 @@ MISTAKES: dict[str, tuple[Object, str, str]] = {
         flywheel(serving={"drain": "72h"}),
         "spec.serving.drain",
         "drain 72h is longer than a day, and would hold up a node's drain as long; shorten it to 24h or less",
+    ),
+    "a model's code would be run, by another spelling": (
+        flywheel(serving={"args": ["--seed=1", "--trust_remote-code=true"]}),
+        "spec.serving.args",
+        "--trust_remote-code=true runs code of whoever made the model; remove it",
+    ),
+    "a model's code would be run, by an abbreviation": (
+        flywheel(serving={"args": ["--trust"]}),
+        "spec.serving.args",
+        "--trust runs code of whoever made the model; remove it",
+    ),
+    "the name that users call is set by an abbreviation": (
+        flywheel(serving={"args": ["--served_model", "mine"]}),
+        "spec.serving.args",
+        "--served_model is set by the operator; remove it (the name users call is 'modelName')",
     ),
     # reward models
     "a reward model is neither trained nor imported": (
@@ -284,6 +300,11 @@ MISTAKES: dict[str, tuple[Object, str, str]] = {
         rollout(analysis={"window": "12h"}, traffic={"steps": [{"weightPercent": 50}]}),
         "spec.analysis.window",
         "window 12h is shorter than horizon 24h: nobody would have matured; make window the longer one",
+    ),
+    "the horizon is longer than the collector remembers": (
+        rollout(analysis={"window": "1440h", "horizon": "721h"}),
+        "spec.analysis.horizon",
+        "horizon 721h is longer than 720h (30 days), as long as the collector follows a user; shorten it",
     ),
     "guardrails are looked at too late": (
         rollout(analysis={"window": "48h", "interval": "72h"}),

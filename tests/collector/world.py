@@ -16,6 +16,8 @@ from flywheel_collector.service import Collector, Options, Taken
 
 T0 = 1_700_000_000_000
 EXPERIMENT = "demo.g1-rollout.3f2a9c1e"
+OURS = {"flywheel": "demo", "flywheel_namespace": "lab"}
+TRAFFIC = ("flywheel_requests", "flywheel_request_duration", "flywheel_conversations")  # series of names that other namespaces have too
 
 
 def at(seconds: float) -> str:
@@ -27,7 +29,8 @@ class World:
 
     def __init__(self, root: Path, **options: Any) -> None:
         self.root, self.now, self.lines = root, 0.0, 0
-        self.settings = Options("demo", root / "logs", root / "data", str(root / "state.sqlite"), durable=False)._replace(**options)
+        self.settings = Options("demo", root / "logs", root / "data", str(root / "state.sqlite"), durable=False, namespace="lab")
+        self.settings = self.settings._replace(**options)
         self.settings.logs.mkdir(exist_ok=True)
         self.collector = Collector(self.settings)
 
@@ -91,6 +94,7 @@ class World:
         return {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for family in families for sample in family.samples}
 
     def value(self, name: str, **labels: str) -> float:
+        labels |= OURS if name.startswith(TRAFFIC) else {}
         return self.series().get((name, tuple(sorted(labels.items()))), 0.0)
 
     def moment(self, metric: str, slice_: str = "control") -> tuple[int, int, int]:

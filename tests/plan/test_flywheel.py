@@ -17,6 +17,7 @@ from flywheel.plan.base import Apply, Create, Defaults, Delete
 from flywheel.plan.flywheel import FlywheelObserved, plan_flywheel
 from flywheel.plan.kube import DeploymentState, deployment_state
 from flywheel.plan.rollout_observed import Acknowledgement, RoutesState
+from flywheel.plan.routes import UNREADABLE
 from flywheel.specs.envoy import Arm, Routes, parse_routes
 from flywheel.specs.vllm import arm_name
 from tests.plan.rollout_world import BASE, NEXT, rollout_spec
@@ -122,6 +123,17 @@ def test_routes_of_a_rollout_that_was_deleted_in_the_middle_return_to_the_champi
     (written,) = [a.manifest for a in actions if isinstance(a, Apply) and a.manifest["kind"] == "ConfigMap"]
     healed = parse_routes(written["data"]["routes.json"])
     assert (healed.candidate, healed.revision, written["metadata"]["resourceVersion"]) == (None, 10, "12")
+
+
+def test_routes_that_nobody_can_read_are_overwritten_with_a_newer_revision_and_no_arm_goes_on_their_word() -> None:
+    fly = flywheel()
+    observed = {**serving(fly), "routes": RoutesState(UNREADABLE, "12"), "acknowledgements": (Acknowledgement("demo-router-0", 9, True),)}
+    observed["anchors"]["forgotten-12345678"] = anchor("forgotten-12345678")
+    _, actions = plan(fly, **observed)
+    (written,) = [a.manifest for a in actions if isinstance(a, Apply) and a.manifest["kind"] == "ConfigMap"]
+    healed = parse_routes(written["data"]["routes.json"])
+    assert (healed.stable.arm, healed.revision, written["metadata"]["resourceVersion"]) == (FIRST, int(T0.timestamp()), "12")
+    assert [a for a in actions if isinstance(a, Delete)] == []
 
 
 def test_the_routes_are_left_to_a_rollout_that_holds_the_service() -> None:

@@ -7,10 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from flywheel.api.rollout import RolloutStatus
-from flywheel.plan.base import Apply, PutExperiment
-from flywheel.plan.rollout_observed import ErrorShare, queued_behind
+from flywheel.api.base import Metadata
+from flywheel.api.rollout import Rollout, RolloutStatus
+from flywheel.plan.base import Apply, PutExperiment, stable_hash
+from flywheel.plan.rollout_observed import ErrorShare, RoutesState, experiment_id, queued_behind
+from flywheel.plan.routes import UNREADABLE
 from flywheel.stats.verdict import Evidence, NoData, Stale, Unavailable
+from flywheel_collector.logline import EXPERIMENT
 from tests.plan.rollout_world import (
     BASE,
     BETTER,
@@ -446,6 +449,29 @@ def test_a_watch_parks_no_arm_that_the_next_rollout_uses() -> None:
     world.routes = replace(state, routes=back)
     world.step()
     assert world.writes == before
+
+
+def test_the_collector_takes_the_experiment_of_any_name_and_any_further_question() -> None:
+    meta = Metadata(name="n" * 63, namespace="s" * 63, uid="u", annotations={"modelflywheel.dev/retry": "again"})
+    first = Rollout(metadata=meta, spec=rollout_spec())
+    asked = f"{experiment_id(first)}.{stable_hash('another question before')}"  # as rollout_restart appends it
+    assert EXPERIMENT.fullmatch(asked)
+    other = Rollout(metadata=meta.model_copy(update={"uid": "another"}), spec=rollout_spec())
+    assert experiment_id(other) != experiment_id(first)
+
+
+def test_a_rollout_writes_its_routes_anew_when_nobody_can_read_them() -> None:
+    world = World()
+    world.run(20)
+    before = world.routes
+    assert before is not None
+    assert before.routes.candidate is not None
+    world.routes = RoutesState(UNREADABLE, "99")
+    world.now += seconds(60)
+    world.step()
+    assert world.routes is not None
+    assert replace(world.routes.routes, revision=before.routes.revision) == before.routes
+    assert world.routes.routes.revision > before.routes.revision
 
 
 def test_a_watch_ends_when_a_later_rollout_has_brought_another_champion() -> None:

@@ -385,6 +385,16 @@ def test_what_the_api_server_refuses_is_said_and_goes_on_after_a_mend() -> None:
     assert len(world.attempts) == 1
 
 
+def test_a_trainer_reads_the_spec_as_it_was_mended_and_not_as_it_was_when_its_job_was_refused() -> None:
+    world = World(run=make_training_run(parameters={"maxSteps": 50}, podTemplate={"spec": {"restartPolicy": "Always"}}))
+    world.refused = "spec.template.spec.restartPolicy: Unsupported value"
+    world.step().step(after=5)
+    assert (len(world.config_maps), world.created) == (1, [])
+    world.refused = None
+    world.edit(podTemplate={}, parameters={"maxSteps": 100}).step()
+    assert world.configs[world.job.name]["parameters"] == {"maxSteps": 100}
+
+
 @pytest.mark.parametrize(
     ("template", "said"),
     [

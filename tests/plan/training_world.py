@@ -21,7 +21,8 @@ class World:
     now: dt.datetime = T0
     jobs: dict[str, JobState] = field(default_factory=dict)
     created: list[str] = field(default_factory=list)  # every Job that ever was
-    configs: dict[str, Any] = field(default_factory=dict)
+    config_maps: dict[str, Any] = field(default_factory=dict)  # immutable: the first run.json under a name stays
+    configs: dict[str, Any] = field(default_factory=dict)  # what the trainer of each Job reads
     stray: list[PodState] = field(default_factory=list)
     events: list[Emit] = field(default_factory=list)
     objects: Objects = field(default_factory=dict)
@@ -53,7 +54,7 @@ class World:
             if (job := self.jobs.get(action.name)) and job.uid == action.uid:
                 self.delete_job()
         elif isinstance(action, Create) and action.manifest["kind"] == "ConfigMap":
-            self.configs.setdefault(action.manifest["metadata"]["name"], json.loads(action.manifest["data"]["run.json"]))
+            self.config_maps.setdefault(action.manifest["metadata"]["name"], json.loads(action.manifest["data"]["run.json"]))
         elif isinstance(action, Create):
             self._create_job(action.manifest)
         elif isinstance(action, Apply):
@@ -63,8 +64,10 @@ class World:
                 self.jobs[job.name] = replace(job, suspended=action.manifest["spec"]["suspend"])
 
     def _create_job(self, manifest: dict[str, Any]) -> None:
-        meta = manifest["metadata"]
-        if meta["name"] not in self.jobs:
+        meta, template = manifest["metadata"], manifest["spec"]["template"]["spec"]
+        if meta["name"] not in self.jobs and self.refused is None:
+            mounted = next(volume["configMap"]["name"] for volume in template["volumes"] if volume["name"] == "config")
+            self.configs[meta["name"]] = self.config_maps[mounted]
             attempt = int(meta["labels"]["modelflywheel.dev/attempt"])
             self.created.append(meta["name"])
             suspended = manifest["spec"]["suspend"]

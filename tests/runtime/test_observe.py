@@ -11,9 +11,11 @@ from flywheel.api.rollout import Rollout, RolloutStatus
 from flywheel.api.training_run import TrainingRun
 from flywheel.plan.base import Defaults
 from flywheel.plan.rollout_observed import Acknowledgement, ErrorShare
+from flywheel.plan.routes import UNREADABLE
 from flywheel.runtime.cache import Cache, View
 from flywheel.runtime.keys import Key
 from flywheel.runtime.observe import Parser, Throttle, World, acknowledgements, observe_service
+from flywheel.runtime.observe_flywheel import observe_flywheel
 from flywheel.runtime.observe_rollout import observe_rollout
 from tests.plan.rollout_world import rollout_spec
 from tests.runtime.faketime import START
@@ -116,3 +118,33 @@ def test_only_router_pods_that_take_traffic_have_to_confirm() -> None:
     service = observe_service(View(cache, Key("Rollout", "demo", "r")), "f")
     assert [a.pod for a in asyncio.run(acknowledgements(world, service, "f"))] == ["serves"]
     assert routers.asked == {"serves": "10.0.0.1"}
+
+
+@pytest.mark.parametrize("data", [None, {}, {"routes.json": ""}, {"routes.json": "{}"}, {"routes.json": "[" * 50_000}, {"other": "x"}])
+def test_routes_that_nobody_can_read_are_known_to_be_there_so_that_they_can_be_overwritten(data: Any) -> None:
+    cache = Cache(lambda key: None)
+    cache.put(in_service("ConfigMap", "f-routes", component="routes", data=data))
+    state = observe_service(View(cache, Key("Flywheel", "demo", "f")), "f").routes
+    assert state is not None
+    assert (state.routes, state.resource_version) == (UNREADABLE, "1")
+
+
+class Numbers:
+    """A Prometheus that remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def scalar(self, query: str) -> float | None:
+        self.asked.append(query)
+        return 7.0
+
+
+def test_conversations_of_a_flywheel_of_the_same_name_elsewhere_do_not_count() -> None:
+    numbers = Numbers()
+    world = World(Defaults(), lambda address: numbers, Routers(), None)  # type: ignore[arg-type, return-value]
+    meta = {"name": "f", "namespace": "lab", "uid": "u", "resourceVersion": "1"}
+    body = {"metadata": meta, "spec": {"base": {"uri": "file:///flywheel/a", "digest": "sha256:" + "a" * 64}}}
+    view = View(Cache(lambda key: None), Key("Flywheel", "lab", "f"))
+    assert asyncio.run(observe_flywheel(view, body, world, START)).conversations == 7
+    assert numbers.asked == ['max(flywheel_conversations_total{flywheel="f",flywheel_namespace="lab"})']

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from flywheel.adapters.resources import collection_path
-from flywheel.api.base import Metadata
-from flywheel.plan.base import child_name
+from flywheel.api.training_run import Inputs, TrainingRun
+from flywheel.plan.base import Defaults, child_name
+from flywheel.plan.references import resolve_inputs
+from flywheel.specs.trainer_job import run_config, trainer_job
 from tests.runtime.stage import Stage, moments, staged
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("stage_kubeconfig")]
@@ -132,12 +134,21 @@ async def test_a_second_replica_stands_by_and_takes_over_when_the_leader_is_kill
         await stage.reaches("TrainingRun", "second", "Succeeded", seconds=60)
 
 
+def config_map_name(run: TrainingRun) -> str:
+    """What the ConfigMap of the run's first attempt will be called."""
+    inputs = resolve_inputs(run.spec, {})
+    assert isinstance(inputs, Inputs)
+    job = child_name(run.metadata, "a1", 1)
+    made = trainer_job(run, attempt=1, job_name=job, config=run_config(run, inputs, 1), defaults=Defaults())
+    return str(made[0]["metadata"]["name"])
+
+
 async def test_a_foreign_object_of_a_childs_name_is_left_alone_and_named_until_it_is_gone(tmp_path: Path) -> None:
     async with staged(tmp_path / "operator.log") as stage:
         await stage.start()
         await stage.make("TrainingRun", "run", {"method": "SFT", "model": MODEL, "datasets": DATA, "suspend": True})
         made = await stage.reaches("TrainingRun", "run", "Suspended")
-        name = child_name(Metadata.model_validate(made["metadata"]), "a1", 1)
+        name = config_map_name(TrainingRun.model_validate(made))
         foreign = {
             "apiVersion": "v1",
             "kind": "ConfigMap",

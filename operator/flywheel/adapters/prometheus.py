@@ -61,9 +61,10 @@ class PrometheusMetrics:
             measured[metric] = measurement if fresh else Stale(age)
         return Evidence(_assigned(samples), measured, window_over)
 
-    async def error_share(self, generation: str) -> ErrorShare | None:
-        """Server errors and all replies of a generation in the last minute."""
-        series = f'flywheel_requests_total{{generation="{_escape(generation)}"'
+    async def error_share(self, namespace: str, service: str, generation: str) -> ErrorShare | None:
+        """Server errors and all replies of a service's generation in the last minute."""
+        ours = f'flywheel="{_escape(service)}",flywheel_namespace="{_escape(namespace)}"'
+        series = f'flywheel_requests_total{{generation="{_escape(generation)}",{ours}'
         queries = (f"sum(increase({series}}}[1m]))", f'sum(increase({series},code=~"5.."}}[1m]))')
         total, failed = await asyncio.gather(*(self.scalar(query) for query in queries))
         if total is None:
@@ -80,7 +81,7 @@ class PrometheusMetrics:
 
     async def _query(self, query: str) -> list[Sample]:
         try:
-            async with self._session.post(self._url, data={"query": query}, timeout=TIMEOUT) as response:
+            async with self._session.post(self._url, data={"query": query}, timeout=TIMEOUT, allow_redirects=False) as response:
                 body = await response.content.read(MAX_ANSWER + 1)
                 while len(body) <= MAX_ANSWER and (more := await response.content.read(MAX_ANSWER)):
                     body += more

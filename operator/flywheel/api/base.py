@@ -78,7 +78,9 @@ Uri = Annotated[
         | rules(rule("!self.matches('/[.][.](/|$)')", "'{self}' leads to a parent directory; give the full path without '..'")),
     ),
 ]
-DURATION = r"^([0-9]{1,8}([.][0-9]{1,6})?(ms|s|m|h))+$"
+# In 24 characters never more than CEL can add up (292 years).
+DURATION = r"^([0-9]{1,5}([.][0-9]{1,6})?h|[0-9]{1,7}([.][0-9]{1,6})?m|[0-9]{1,8}([.][0-9]{1,6})?m?s)+$"
+MAX_DURATION = dt.timedelta(days=3650)  # so that no sum with a time, and no doubling, leaves the calendar
 Duration = Annotated[
     str,
     Field(
@@ -86,7 +88,7 @@ Duration = Annotated[
         max_length=24,
         pattern=DURATION,
         description="A Go duration, such as `30s` or `168h`.",
-        json_schema_extra=mend("is not a duration; write numbers with ms, s, m or h, such as 90s, 30m or 168h (7 days)"),
+        json_schema_extra=mend("is not a duration; write numbers with ms, s, m or h, such as 90s, 30m or 168h (7 days), at most 99999h"),
     ),
 ]
 PositiveDuration = Annotated[
@@ -106,9 +108,9 @@ def format_time(value: dt.datetime) -> str:
 
 
 def parse_duration(value: str) -> dt.timedelta:
-    """A Go duration as a timedelta. The schema's pattern has refused anything else before it gets here."""
+    """A Go duration as a timedelta, more than ten years as ten. The schema's pattern has refused anything else before it gets here."""
     parsed: dt.timedelta = durationpy.from_str(value)
-    return parsed
+    return min(parsed, MAX_DURATION)
 
 
 class OwnerReference(Resource):

@@ -201,7 +201,10 @@ class EnvVar(Resource):
     value: Annotated[str, Field(max_length=4096, description="Its value.")] = ""
 
 
-RESERVED_ARGUMENT = "a.matches('^--(port|host|model|served-model-name)(=|$)')"
+# vLLM's parser takes '_' for '-' and any prefix that names one option (no other begins like these).
+RESERVED_ARGUMENT = "^--(por?t?|hos?t?|mode?l?|serv?e?d?|served[-_][^=]*)(=|$)"
+UNTRUSTED_ARGUMENT = "trust[-_]remote[-_]code|^--tr(u|us|ust|ust[-_]|ust[-_]r|ust[-_]re|ust[-_]rem[^=]*)?(=|$)"
+IS_RESERVED, IS_UNTRUSTED = (f"a.matches({quote(pattern)})" for pattern in (RESERVED_ARGUMENT, UNTRUSTED_ARGUMENT))
 
 
 class Serving(PodSettings):
@@ -225,11 +228,12 @@ class Serving(PodSettings):
             description="Arguments added to `vllm serve MODEL --served-model-name … --port …`.",
             json_schema_extra=rules(
                 rule(
-                    f"!self.exists(a, {RESERVED_ARGUMENT})",
-                    f"{{self.filter(a, {RESERVED_ARGUMENT})[0]}} is set by the operator; remove it (the name users call is 'modelName')",
+                    f"!self.exists(a, {IS_RESERVED})",
+                    f"{{self.filter(a, {IS_RESERVED})[0]}} is set by the operator; remove it (the name users call is 'modelName')",
                 ),
                 rule(
-                    "!self.exists(a, a.contains('trust-remote-code'))", "--trust-remote-code runs code of whoever made the model; remove it"
+                    f"!self.exists(a, {IS_UNTRUSTED})",
+                    f"{{self.filter(a, {IS_UNTRUSTED})[0]}} runs code of whoever made the model; remove it",
                 ),
             ),
         ),

@@ -43,11 +43,8 @@ class Reason(StrEnum):
     RETRIES_EXHAUSTED = "RetriesExhausted"
     TRAINER_FAILED = "TrainerFailed"
     # gates
-    GATES_PASSED = "GatesPassed"
     GATE_REJECTED = "GateRejected"
     GATE_HELD = "GateHeld"
-    GATE_WARNED = "GateWarned"
-    METRIC_MISSING = "MetricMissing"
     VALIDATION_FAILED = "ValidationFailed"
     STAGE_FAILED = "StageFailed"
     # verdicts
@@ -68,6 +65,5 @@ class Reason(StrEnum):
     ROLLED_BACK = "RolledBack"
     INCONCLUSIVE = "Inconclusive"
     REJECTED = "Rejected"
-    HELD = "Held"
     # the operator itself
     RETRYABLE_ERROR = "RetryableError"

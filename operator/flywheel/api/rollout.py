@@ -156,6 +156,7 @@ class Prometheus(Resource):
 
 
 ALPHA = mend("an error rate must be above 0 and below 0.5; write 0.025 for 2.5 %")
+MAX_HORIZON = "720h"  # the collector's limit
 IS_DURATION = f"matches({quote(DURATION)})"
 
 
@@ -178,6 +179,11 @@ class Analysis(Resource):
                 _at_least("self.window", "self.interval"),
                 "interval {self.interval} is longer than window {self.window}: no guardrail would be looked at in time; shorten interval",
                 at=".interval",
+            ),
+            rule(
+                f"!self.horizon.{IS_DURATION} || duration(self.horizon) <= duration({quote(MAX_HORIZON)})",
+                f"horizon {{self.horizon}} is longer than {MAX_HORIZON} (30 days), as long as the collector follows a user; shorten it",
+                at=".horizon",
             ),
         )
     }

@@ -7,13 +7,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from flywheel.specs import trainer_job, vllm
+from flywheel.specs.pods import LABEL
+
 Body = Mapping[str, Any]
 IMAGE_PULL_REASONS = {"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
+# The container that a pod is for, by the label `component`. The kubelet sorts statuses by name, and a mesh or a podTemplate adds others.
+MAIN = {"trainer": trainer_job.CONTAINER, "vllm": vllm.CONTAINER, "router": "agent", "collector": "collector"}
+CHECK = "verify-model"
 
 
 @dataclass(frozen=True)
 class PodState:
-    """One pod, seen through its main (first) container, or through the init container that keeps it from starting."""
+    """One pod, seen through its main container, or through the init container that keeps it from starting."""
 
     name: str
     uid: str = ""
@@ -51,7 +57,6 @@ class JobState:
     succeeded: bool = False
     failed: bool = False
     failure_reason: str | None = None  # BackoffLimitExceeded, DeadlineExceeded, PodFailurePolicy
-    failure_message: str = ""
     deleting: bool = False
     created: dt.datetime | None = None
     finished: dt.datetime | None = None  # when it became complete or failed
@@ -68,7 +73,6 @@ class DeploymentState:
     ready_replicas: int = 0
     updated: bool = True  # observedGeneration has caught up
     owner_uid: str | None = None
-    managed: bool = True  # carries our managed-by label
     labels: Mapping[str, str] = field(default_factory=dict)
     hash: str | None = None  # annotation modelflywheel.dev/hash: what it was applied from
     created: dt.datetime | None = None
@@ -84,27 +88,32 @@ def _conditions(body: Body) -> dict[str, Body]:
     return {c["type"]: c for c in (body.get("status") or {}).get("conditions") or ()}
 
 
-def _containers(status: Body) -> list[Body]:
-    return [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+def _container(status: Body, kind: str, name: str) -> Body:
+    return next((c for c in status.get(kind) or () if c["name"] == name), {})
 
 
-def _telling_container(status: Body) -> Body:
-    """The container that says why the pod is where it is: an init container that failed or can't start, else the main one."""
+def _telling_container(status: Body, main: Body) -> Body:
+    """The container that says why the pod is where it is: while the main one may not start, an init container that failed or waits."""
+    state = main.get("state") or {}
+    if state and (state.get("waiting") or {}).get("reason") != "PodInitializing":
+        return main
     for container in status.get("initContainerStatuses") or ():
         state, last = container.get("state") or {}, container.get("lastState") or {}
         ended = state.get("terminated") or last.get("terminated") or {}
         waits_for = (state.get("waiting") or {}).get("reason", "PodInitializing")
         if ended.get("exitCode") or waits_for not in ("PodInitializing", "ContainerCreating"):
             return dict(container)
-    return dict((status.get("containerStatuses") or [{}])[0])
+    return main
 
 
 def pod_state(body: Body) -> PodState:
     """Read a Pod."""
     meta, status = body["metadata"], body.get("status") or {}
     conditions = _conditions(body)
-    main = _telling_container(status)
-    state, last = main.get("state") or {}, main.get("lastState") or {}
+    main = _container(status, "containerStatuses", MAIN.get((meta.get("labels") or {}).get(LABEL + "component", ""), ""))
+    check = _container(status, "initContainerStatuses", CHECK)
+    telling = _telling_container(status, main)
+    state, last = telling.get("state") or {}, telling.get("lastState") or {}
     waiting = state.get("waiting") or {}
     ended = state.get("terminated") or last.get("terminated") or {}
     running = state.get("running") or {}
@@ -119,7 +128,7 @@ def pod_state(body: Body) -> PodState:
         deleting="deletionTimestamp" in meta,
         waiting_reason=waiting.get("reason"),
         waiting_message=waiting.get("message", ""),
-        restarts=max((c.get("restartCount", 0) for c in _containers(status)), default=0),
+        restarts=max(container.get("restartCount", 0) for container in (main, check)),
         exit_code=ended.get("exitCode"),
         terminated_reason=ended.get("reason"),
         termination_message=ended.get("message", ""),
@@ -144,7 +153,6 @@ def job_state(body: Body, pods: Iterable[Body], attempt: int) -> JobState:
         succeeded=complete.get("status") == "True",
         failed=failed.get("status") == "True",
         failure_reason=failed.get("reason"),
-        failure_message=failed.get("message", ""),
         deleting="deletionTimestamp" in body["metadata"],
         created=parse_time(body["metadata"].get("creationTimestamp")),
         finished=parse_time(complete.get("lastTransitionTime") or failed.get("lastTransitionTime")),
@@ -163,7 +171,6 @@ def deployment_state(body: Body, pods: Iterable[Body] = ()) -> DeploymentState:
         ready_replicas=status.get("readyReplicas", 0),
         updated=status.get("observedGeneration", 0) >= meta.get("generation", 0),
         owner_uid=controller["uid"] if controller else None,
-        managed=(meta.get("labels") or {}).get("app.kubernetes.io/managed-by") == "flywheel-operator",
         labels=meta.get("labels") or {},
         hash=(meta.get("annotations") or {}).get("modelflywheel.dev/hash"),
         created=parse_time(meta.get("creationTimestamp")),

@@ -15,6 +15,7 @@ from flywheel.specs.envoy import Routes
 from flywheel.stats.verdict import Evidence
 
 RETRY = LABEL + "retry"
+MAX_OWNER = 110  # of an experiment's id, which the collector takes up to 128 characters long; the hashes tell experiments apart
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def experiment_id(rollout: Rollout) -> str:
     """Changes when the question changes (other models, or a retry): users are randomised anew and a new verdict is made."""
     meta, spec = rollout.metadata, rollout.spec
     question = stable_hash(meta.uid, spec.baseline.digest, spec.candidate.digest, meta.annotations.get(RETRY, ""))
-    return f"{meta.namespace}.{meta.name}.{question}"
+    return f"{f'{meta.namespace}.{meta.name}'[:MAX_OWNER]}.{question}"
 
 
 def asks_the_same(rollout: Rollout) -> bool:

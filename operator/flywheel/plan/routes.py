@@ -8,7 +8,11 @@ from dataclasses import replace
 
 from flywheel.plan.base import LABEL, MANAGED_BY, Apply, Create, Manifest
 from flywheel.plan.rollout_observed import Acknowledgement, RoutesState
-from flywheel.specs.envoy import Routes, format_routes
+from flywheel.specs.envoy import Arm, Routes, format_routes
+
+# Stands for routes that nobody can read: never what is wanted, so that they are overwritten, and of a revision that no router can
+# confirm, so that no arm is cleared away on their word. Routers go on with the last routes they could read.
+UNREADABLE = Routes(revision=2**53 - 1, stable=Arm(arm="unreadable", generation="unreadable", service="unreadable"))
 
 
 def routes_name(service: str) -> str:
@@ -46,9 +50,9 @@ def write_routes(
 
 
 def next_revision(state: RoutesState | None, now: dt.datetime) -> int:
-    """The revision that the next write carries. The first is the time in seconds: routes that were deleted and made again
-    are newer than any that a router may remember."""
-    return state.routes.revision + 1 if state else int(now.timestamp())
+    """The revision that the next write carries. The first is the time in seconds: routes that were deleted or spoilt, and are made
+    again, are newer than any that a router may remember."""
+    return int(now.timestamp()) if state is None or state.routes == UNREADABLE else state.routes.revision + 1
 
 
 def acknowledged(acknowledgements: Iterable[Acknowledgement], revision: int) -> bool:

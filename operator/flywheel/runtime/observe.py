@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,11 +14,12 @@ from flywheel.api.base import Resource
 from flywheel.plan.base import LABEL, Defaults, Manifest
 from flywheel.plan.kube import DeploymentState, deployment_state
 from flywheel.plan.rollout_observed import Acknowledgement, RoutesState
-from flywheel.plan.routes import routes_name
+from flywheel.plan.routes import UNREADABLE, routes_name
 from flywheel.ports import MetricsProvider, TrafficRouter, TrainerProgress
 from flywheel.runtime.cache import View
-from flywheel.specs.envoy import parse_routes
+from flywheel.specs.envoy import RoutesError, parse_routes
 
+_log = logging.getLogger(__name__)
 Model = TypeVar("Model", bound=Resource)
 Value = TypeVar("Value")
 
@@ -106,7 +108,12 @@ def _routes(view: View, service: str) -> RoutesState | None:
     body = view.get("ConfigMap", routes_name(service))
     if body is None:
         return None
-    return RoutesState(parse_routes((body.get("data") or {}).get("routes.json", "")), body["metadata"]["resourceVersion"])
+    try:
+        routes = parse_routes((body.get("data") or {}).get("routes.json", ""))
+    except RoutesError as error:
+        _log.warning("routes of %s can't be read and are written anew: %s", service, error)
+        routes = UNREADABLE
+    return RoutesState(routes, body["metadata"]["resourceVersion"])
 
 
 async def acknowledgements(world: World, service: ServiceState, name: str) -> tuple[Acknowledgement, ...]:

@@ -18,9 +18,9 @@ CONVERSATIONS_EVERY = dt.timedelta(seconds=10)
 async def observe_flywheel(view: View, body: Manifest, world: World, now: dt.datetime) -> FlywheelObserved:
     """Everything from the caches, and the number of conversations from Prometheus."""
     flywheel = world.parser.parse(Flywheel, body)
-    name = flywheel.metadata.name
+    name, namespace = flywheel.metadata.name, flywheel.metadata.namespace
     # Not the sum: after a restart of the collector the series of its predecessor lingers, and both count the same conversations.
-    query = f'max(flywheel_conversations_total{{flywheel="{name}"}})'
+    query = f'max(flywheel_conversations_total{{flywheel="{name}",flywheel_namespace="{namespace}"}})'
     provider = world.metrics(world.defaults.prometheus_address)
     # The outside world first: what the caches say must not be older than the plan that is made from it.
     conversations = await world.throttle.ask(

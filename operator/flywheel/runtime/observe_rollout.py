@@ -75,7 +75,7 @@ async def _errors(rollout: Rollout, world: World, now: dt.datetime) -> ErrorShar
     undecided = rollout.status.decision is None or promotion_pending(rollout.status)
     if not undecided or not rollout.status.weights.intended:
         return None
-    generation = rollout.spec.candidate.generation
+    asked = (rollout.metadata.namespace, service_name(rollout), rollout.spec.candidate.generation)
     return await world.throttle.ask(
-        f"errors/{rollout.metadata.uid}", ERRORS_EVERY, now, lambda: _provider(rollout, world).error_share(generation)
+        f"errors/{rollout.metadata.uid}", ERRORS_EVERY, now, lambda: _provider(rollout, world).error_share(*asked)
     )

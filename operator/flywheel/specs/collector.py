@@ -35,7 +35,7 @@ def collector_manifests(
     container: Manifest = {
         "name": "collector",
         "image": image,
-        "command": _command(service, conversation_idle),
+        "command": _command(service, namespace, conversation_idle),
         "env": pods.environment(pods.HOME_ENVIRONMENT),
         "ports": [{"name": "http", "containerPort": PORT}],
         "startupProbe": {"httpGet": {"path": "/healthz", "port": PORT}, "periodSeconds": 2, "failureThreshold": 150},
@@ -68,9 +68,9 @@ def collector_manifests(
     return [copy.deepcopy(one) for one in manifests]
 
 
-def _command(service: str, conversation_idle: float) -> list[str]:
+def _command(service: str, namespace: str, conversation_idle: float) -> list[str]:
     return [
-        *("python", "-m", "flywheel_collector", "--flywheel", service),
+        *("python", "-m", "flywheel_collector", "--flywheel", service, "--namespace", namespace),
         *("--logs", f"{STORAGE_PATH}/logs/{service}"),
         *("--data", f"{STORAGE_PATH}/conversations/{service}"),
         *("--state", f"{STORAGE_PATH}/collector/{service}/state.sqlite"),

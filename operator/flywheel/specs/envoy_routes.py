@@ -84,7 +84,7 @@ def parse_routes(text: str) -> Routes:
         raise RoutesError(f"routes.json is {len(text)} characters long, more than {MAX_TEXT}")
     try:
         body = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RoutesError(f"routes.json is not JSON: {error}") from None
     _check_keys("routes.json", body, ("revision", "experiment", "salt", "weightPercent", "assignment", "stable", "candidate"))
     _check_keys("assignment", body["assignment"], ("header",))

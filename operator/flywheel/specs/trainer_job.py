@@ -91,14 +91,17 @@ def trainer_job(run: TrainingRun, *, attempt: int, job_name: str, config: Manife
         "annotations": {LABEL + "attempt": str(attempt), LABEL + "method": run.spec.method},
         "ownerReferences": [owner],
     }
+    text = json.dumps(config, indent=1, sort_keys=True) + "\n"
+    # Named by its content: the one that was made for a Job that the API server has refused must not be read by the mended Job.
+    config_name = f"{job_name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     config_map = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {key: value for key, value in metadata.items() if key != "annotations"},
+        "metadata": {**{key: value for key, value in metadata.items() if key != "annotations"}, "name": config_name},
         "immutable": True,
-        "data": {"run.json": json.dumps(config, indent=1, sort_keys=True) + "\n"},
+        "data": {"run.json": text},
     }
-    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": _job_spec(run, metadata, defaults)}
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": _job_spec(run, metadata, config_name, defaults)}
     return [config_map, job]
 
 
@@ -109,7 +112,7 @@ def job_labels(run: TrainingRun, attempt: int) -> dict[str, str]:
     return {**MANAGED_BY, **inherited, **own}
 
 
-def _job_spec(run: TrainingRun, metadata: Manifest, defaults: Images) -> Manifest:
+def _job_spec(run: TrainingRun, metadata: Manifest, config_name: str, defaults: Images) -> Manifest:
     spec: Manifest = {
         "backoffLimit": 0,  # the operator retries, after it has read why
         "completions": 1,
@@ -117,17 +120,17 @@ def _job_spec(run: TrainingRun, metadata: Manifest, defaults: Images) -> Manifes
         "podReplacementPolicy": "Failed",  # never two pods on one checkpoint
         "podFailurePolicy": {"rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]},
         "suspend": run.spec.suspend,
-        "template": _template(run, metadata, defaults),
+        "template": _template(run, metadata, config_name, defaults),
     }
     if run.spec.deadline is not None:
         spec["activeDeadlineSeconds"] = max(1, math.ceil(parse_duration(run.spec.deadline).total_seconds()))
     return spec
 
 
-def _template(run: TrainingRun, metadata: Manifest, defaults: Images) -> Manifest:
+def _template(run: TrainingRun, metadata: Manifest, config_name: str, defaults: Images) -> Manifest:
     tmp, tmp_mount = pods.scratch("tmp", "/tmp")  # noqa: S108 - an emptyDir
     shm, shm_mount = pods.scratch("shm", "/dev/shm", memory=True)  # noqa: S108 - torch's workers talk through it
-    config = {"name": "config", "configMap": {"name": metadata["name"]}}
+    config = {"name": "config", "configMap": {"name": config_name}}
     container: Manifest = {
         "name": CONTAINER,
         "image": run.spec.image or defaults.trainer_image,

@@ -19,6 +19,7 @@ from flywheel.specs.envoy import Routes, RoutesError, parse_routes, render
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.01
 PATIENCE_SECONDS = 10.0  # for Envoy to take new clusters: their first health checks belong to it
+RETRY_SECONDS = 1.0  # after that patience: an Envoy that is busy gets there in the end
 UNPREPARED = ("", "0")  # versions of "no routes"
 
 
@@ -131,21 +132,24 @@ class Agent:
     async def _clusters_taken(self, routes: Routes, cds: Json, before: Taken) -> bool:
         """Routes must not name a cluster that Envoy doesn't serve yet: such a request would fail."""
         wanted = frozenset(cluster["name"] for cluster in cds["resources"])
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + PATIENCE_SECONDS
         while self.routes is routes:
             taken = await self._envoy.taken()
             if taken is None or (taken.clusters == cds["version_info"] and wanted <= await self._envoy.warm_clusters()):
                 return True
             if taken.clusters_refused > before.clusters_refused:
                 return self._fail(f"Envoy rejected the clusters of revision {routes.revision} and goes on with {taken.routes or 'none'}")
-            if time.monotonic() > deadline:
+            if loop.time() > deadline:
+                loop.call_later(RETRY_SECONDS, self._wake.set)  # nothing else may ever change
                 return self._fail(f"Envoy has not made the clusters of revision {routes.revision} ready in {PATIENCE_SECONDS:g} s")
             await asyncio.sleep(POLL_SECONDS)
         return False
 
     async def _routes_taken(self, routes: Routes, before: Taken) -> bool:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while self.routes is routes and time.monotonic() < deadline:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + PATIENCE_SECONDS
+        while self.routes is routes and loop.time() < deadline:
             self._seen = taken = await self._envoy.taken()
             if taken is not None and taken.routes == str(routes.revision):
                 self._failure = None
