@@ -201,7 +201,7 @@ class EnvVar(Resource):
     value: Annotated[str, Field(max_length=4096, description="Its value.")] = ""
 
 
-# vLLM's parser takes '_' for '-' and any prefix that names one option (no other begins like these).
+# vLLM's parser takes '_' for '-', and any prefix that names one option; no other option is called like these.
 RESERVED_ARGUMENT = "^--(por?t?|hos?t?|mode?l?|serv?e?d?|served[-_][^=]*)(=|$)"
 UNTRUSTED_ARGUMENT = "trust[-_]remote[-_]code|^--tr(u|us|ust|ust[-_]|ust[-_]r|ust[-_]re|ust[-_]rem[^=]*)?(=|$)"
 IS_RESERVED, IS_UNTRUSTED = (f"a.matches({quote(pattern)})" for pattern in (RESERVED_ARGUMENT, UNTRUSTED_ARGUMENT))
