@@ -64,7 +64,7 @@ def test_an_object_is_parsed_once_a_version() -> None:
 class Prometheus:
     """Has an answer to what it is asked."""
 
-    async def error_share(self, generation: str) -> ErrorShare:
+    async def error_share(self, namespace: str, service: str, generation: str) -> ErrorShare:
         return ErrorShare(failed=30, total=100)
 
 
