@@ -55,8 +55,12 @@ async def test_an_answer_of_another_form_is_not_an_acknowledgement(answer: objec
 
 
 async def test_a_silent_router_is_an_unaccepted_one_after_a_second() -> None:
-    async with asyncio.timeout(3):
-        assert not (await asked({"revision": 7, "accepted": True}, delay=2.0)).accepted
+    answer = {"revision": 7, "accepted": True}
+    async with serving("/status", answer, delay=30.0) as http, aiohttp.ClientSession() as session:
+        assert http.port is not None
+        async with asyncio.timeout(3):
+            (found,) = await AgentRouter(session, http.port).acknowledgements({"router-0": "127.0.0.1"})
+    assert not found.accepted
 
 
 async def test_routers_are_asked_at_once_and_all_are_answered_for() -> None:

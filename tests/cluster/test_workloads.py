@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,36 +18,35 @@ from tests.cluster.api_server import ApiServer
 pytestmark = pytest.mark.cluster
 GOLDEN = Path(__file__).parents[1] / "specs" / "golden"
 FILES = ("trainer_job", "trainer_job_gpu", "vllm", "vllm_gpu")
-NAMESPACE = "flywheel-test-workloads"
 
 
-def workloads(name: str) -> list[dict[str, Any]]:
+def workloads(name: str, namespace: str) -> list[dict[str, Any]]:
     manifests = [copy.deepcopy(manifest) for manifest in yaml.safe_load_all((GOLDEN / f"{name}.yaml").read_text())]
     for manifest in manifests:
-        manifest["metadata"]["namespace"] = NAMESPACE
+        manifest["metadata"]["namespace"] = namespace
         manifest["metadata"].pop("ownerReferences", None)
     return manifests
 
 
 @pytest.fixture(scope="module")
 def namespace(apiserver: ApiServer) -> Iterator[str]:
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    made = apiserver.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
+    name, labels = f"workloads-test-{uuid.uuid4().hex[:8]}", {"pod-security.kubernetes.io/enforce": "restricted"}
+    made = apiserver.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
     assert made.accepted, made.error
-    yield NAMESPACE
-    apiserver.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+    yield name
+    apiserver.kubectl("delete", "namespace", name, "--wait=false")
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_api_server_takes_the_golden_manifests(apiserver: ApiServer, namespace: str, name: str) -> None:
-    for manifest in workloads(name):
+    for manifest in workloads(name, namespace):
         answer = apiserver.check(manifest, namespace)
         assert answer.accepted, answer.error
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_their_pods_pass_restricted_pod_security(apiserver: ApiServer, namespace: str, name: str) -> None:
-    template = next(m["spec"]["template"] for m in workloads(name) if "template" in m.get("spec", {}))
+    template = next(m["spec"]["template"] for m in workloads(name, namespace) if "template" in m.get("spec", {}))
     for field in ("serviceAccountName", "priorityClassName"):
         template["spec"].pop(field, None)
     template["spec"]["containers"] = template["spec"]["containers"][:1]  # the sidecar is the user's
@@ -56,7 +56,7 @@ def test_their_pods_pass_restricted_pod_security(apiserver: ApiServer, namespace
 
 
 def test_a_job_can_be_suspended_and_resumed_but_not_made_by_the_patch(apiserver: ApiServer, namespace: str) -> None:
-    job = workloads("trainer_job")[1]
+    job = workloads("trainer_job", namespace)[1]
     job["spec"]["suspend"] = True
     name = job["metadata"]["name"]
     assert apiserver.apply(job, namespace=namespace).accepted

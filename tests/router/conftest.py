@@ -8,7 +8,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # `dev` and `tests` are folders, not installed packages
 
-from tests.router.harness import Model, Router, free_ports
+from tests.processes import free_ports
+from tests.router.harness import Model, Router
 
 
 @pytest.fixture

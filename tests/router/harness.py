@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from aiohttp import web
 
 from dev.envoy import ensure
 from flywheel.specs.envoy import Arm, Endpoint, Routes, bootstrap, no_routes, render
+from tests.processes import free_ports as free_ports  # for dev.bench too
 
 STABLE = Arm("stable-arm", "initial", "stable-svc")
 CANDIDATE = Arm("candidate-arm", "g1", "candidate-svc")
@@ -33,14 +33,6 @@ def at(weight: float, revision: int, **changes: Any) -> Routes:
     return replace(ROLLOUT, weight_percent=weight, revision=revision, **changes)
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
 @dataclass
 class Model:
     """One pod of an arm. It tells who it is, forges our response header, and streams when asked."""
@@ -50,13 +42,17 @@ class Model:
     healthy: bool = True
     delay: float = 0
     seen: list[dict[str, str]] = field(default_factory=list)
+    last_words: asyncio.Event = field(default_factory=asyncio.Event)  # of its streams; withheld while this is cleared
     _runner: web.AppRunner | None = None
+
+    def __post_init__(self) -> None:
+        self.last_words.set()
 
     async def start(self) -> None:
         app = web.Application(client_max_size=64 * 1024 * 1024)
         app.router.add_get("/health", self._health)
         app.router.add_route("*", "/{path:.*}", self._reply)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.01)  # 0 would wait for every reply to end
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True).start()
 
@@ -89,6 +85,7 @@ class Model:
         for index in range(int(request.query["stream"])):
             await reply.write(f"data: {self.name} {index}\n\n".encode())
             await asyncio.sleep(float(request.query.get("pause", "0.05")))
+        await self.last_words.wait()
         await reply.write(b"data: [DONE]\n\n")
         return reply
 
@@ -206,9 +203,11 @@ class Router:
         return {line["user"]: line["slice"] for line in lines[before:]}
 
     def lines(self) -> list[dict[str, Any]]:
+        """Of the access log; the last one counts once it has been written to its end."""
         if not self.log_file.exists():
             return []
-        return [json.loads(line) for line in self.log_file.read_text().splitlines()]
+        whole, _, _ = self.log_file.read_bytes().rpartition(b"\n")
+        return [json.loads(line) for line in whole.splitlines()]
 
     async def logged(self, count: int) -> list[dict[str, Any]]:
         async def enough() -> bool:
@@ -216,6 +215,24 @@ class Router:
 
         await self.until(f"{count} lines in the access log", enough)
         return self.lines()
+
+    async def more(self, tally: Tally, count: int) -> None:
+        """Wait until so many more requests of a load have been answered."""
+        wanted = tally.total + count
+
+        async def enough() -> bool:
+            return tally.total >= wanted
+
+        await self.until(f"{count} more replies", enough, seconds=60)
+
+    async def unhealthy(self, *models: Model) -> None:
+        """Wait until Envoy has noticed that these models don't pass their health check."""
+
+        async def noticed() -> bool:
+            flags = [line for line in (await self.get(f"{self.admin}/clusters")).splitlines() if "/failed_active_hc" in line]
+            return all(any(f"127.0.0.1:{model.port}::health_flags" in line for line in flags) for model in models)
+
+        await self.until("Envoy has noticed who is unhealthy", noticed)
 
     async def load(self, stop: asyncio.Event, tally: Tally, workers: int = 8, query: str = "", pause: float = 0.002) -> None:
         """Steady traffic until `stop`; every reply is counted."""

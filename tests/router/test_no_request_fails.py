@@ -7,8 +7,10 @@ import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
-from tests.router.harness import CANDIDATE, PATH, QUIET, ROLLOUT, STABLE, Model, Router, Tally, at, endpoints, free_ports
+from tests.processes import free_ports
+from tests.router.harness import CANDIDATE, PATH, QUIET, ROLLOUT, STABLE, Model, Router, Tally, at, endpoints
 
 Models = tuple[Model, Model]
 
@@ -38,10 +40,12 @@ async def test_ramp_promotion_and_rollback_fail_nothing(router: Router, models: 
         for routes in steps:
             await router.apply(routes, endpoints(models), keep=[held])
             held = routes
-            await asyncio.sleep(0.3)
-        before = tally.models["candidate"]
-        await asyncio.sleep(0.3)
-        assert tally.models["candidate"] == before  # after the rollback the candidate gets nothing new
+            await router.more(tally, 100)
+            await router.more(streams, 8)  # about two for each of their users
+        before = len(models[1].seen)
+        await router.more(tally, 100)
+        await router.more(streams, 8)
+        assert len(models[1].seen) == before  # after the rollback the candidate gets nothing new
     assert tally.failed == []
     assert streams.failed == []
     assert tally.total > 500
@@ -52,19 +56,28 @@ async def test_a_killed_candidate_is_answered_for_by_stable(router: Router, mode
     await router.apply(at(50, 2), endpoints(models))
     users = candidate_users(await router.slices([f"user-{number}" for number in range(40)]))
     async with load(router) as tally:
-        await asyncio.sleep(0.3)
+        await router.more(tally, 100)
         await models[1].kill()
-        await asyncio.sleep(1.5)
+        await router.more(tally, 100)
+        await router.unhealthy(models[1])
+        await router.more(tally, 100)
         _, got, _ = await router.ask(users[0])
         await models[1].start()
         await router.until("the candidate answers again", lambda: answered_by(router, users[0], "g1"))
     assert tally.failed == []
     assert got["x-flywheel-generation"] == "initial"
-    fallback = [line for line in router.lines() if line["slice"] == "candidate" and line["answeredArm"] == STABLE.arm]
-    assert fallback
-    assert {(line["assignedArm"], line["assignedGeneration"], line["answeredGeneration"]) for line in fallback} == {
+    await router.until("the fallback is in the access log", lambda: fell_back(router))
+    assert {(line["assignedArm"], line["assignedGeneration"], line["answeredGeneration"]) for line in fallbacks(router)} == {
         (CANDIDATE.arm, "g1", "initial")
     }
+
+
+def fallbacks(router: Router) -> list[dict[str, Any]]:
+    return [line for line in router.lines() if line["slice"] == "candidate" and line["answeredArm"] == STABLE.arm]
+
+
+async def fell_back(router: Router) -> bool:
+    return bool(fallbacks(router))
 
 
 async def answered_by(router: Router, user: str, generation: str) -> bool:
@@ -83,9 +96,9 @@ async def test_when_no_pod_says_it_is_healthy_they_are_tried_all_the_same(router
     await router.apply(at(50, 2), endpoints(models))
     for model in models:
         model.healthy = False
-    await asyncio.sleep(1)
+    await router.unhealthy(*models)
     async with load(router) as tally:
-        await asyncio.sleep(0.3)
+        await router.more(tally, 100)
     assert tally.failed == []
     assert tally.total > 20
 
@@ -93,7 +106,7 @@ async def test_when_no_pod_says_it_is_healthy_they_are_tried_all_the_same(router
 async def test_a_candidate_without_pods_is_answered_for_by_stable(router: Router, models: Models) -> None:
     await router.apply(at(50, 2), {STABLE.service: [models[0].endpoint]})
     async with load(router) as tally:
-        await asyncio.sleep(0.3)
+        await router.more(tally, 100)
     assert tally.failed == []
     assert set(tally.models) == {"stable"}
 
@@ -102,7 +115,7 @@ async def test_a_pod_that_is_not_ready_gets_nothing_new(router: Router, models: 
     waiting = replace(models[1].endpoint, ready=False)
     await router.apply(at(50, 2), {STABLE.service: [models[0].endpoint], CANDIDATE.service: [waiting]})
     async with load(router) as tally:
-        await asyncio.sleep(0.3)
+        await router.more(tally, 100)
     assert tally.failed == []
     assert set(tally.models) == {"stable"}
 
@@ -124,12 +137,17 @@ async def test_one_healthy_pod_keeps_the_candidates_whole_slice(router: Router, 
 async def test_a_long_reply_that_has_not_begun_is_asked_again_of_stable(router: Router, models: Models) -> None:
     await router.apply(at(50, 2), endpoints(models))
     user = candidate_users(await router.slices([f"user-{number}" for number in range(20)]))[0]
-    models[1].delay = 5
+    models[1].delay = 60
+    models[1].seen.clear()
     waiting = asyncio.create_task(router.ask(user))
-    await asyncio.sleep(0.3)
+    await router.until("the candidate has the request", lambda: seen(models[1], 1))
     await models[1].kill()
     status, got, _ = await waiting
     assert (status, got["x-flywheel-generation"]) == (200, "initial")
+
+
+async def seen(model: Model, count: int) -> bool:
+    return len(model.seen) >= count
 
 
 async def test_a_stream_that_has_begun_is_never_repeated(router: Router, models: Models) -> None:
@@ -169,8 +187,10 @@ async def test_streams_outlive_their_pods_place_in_the_routes(router: Router, mo
     """Routes change, the pod leaves the list, then the whole cluster goes: what is under way runs to its end."""
     await router.apply(at(50, 2), endpoints(models))
     users = candidate_users(await router.slices([f"user-{number}" for number in range(40)]))[:5]
+    models[1].seen.clear()
+    models[1].last_words.clear()
     streams = [asyncio.create_task(router.ask(user, query="?stream=30&pause=0.1")) for user in users]
-    await asyncio.sleep(0.4)
+    await router.until("the candidate has the requests", lambda: seen(models[1], len(users)))
     back = replace(QUIET, revision=3)
     await router.apply(back, endpoints(models), keep=[ROLLOUT])
     await asyncio.sleep(0.4)
@@ -178,6 +198,8 @@ async def test_streams_outlive_their_pods_place_in_the_routes(router: Router, mo
     await asyncio.sleep(0.4)
     await router.apply(back, {STABLE.service: [models[0].endpoint]})
     await router.until("the cluster is gone", lambda: cluster_gone(router))
+    assert not any(task.done() for task in streams)
+    models[1].last_words.set()
     for task in streams:
         status, got, text = await task
         assert (status, got["x-flywheel-generation"]) == (200, "g1")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.api_server import find_program, started
+from tests.processes import end, end_with_parent
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl", "openssl")
@@ -32,12 +33,11 @@ def control_plane() -> Iterator[Path]:
             with (directory / "controllers.log").open("wb") as log:
                 command = [str(find_program("kube-controller-manager")), f"--kubeconfig={server.kubeconfig}", "--leader-elect=false"]
                 command += [f"--controllers={CONTROLLERS}", "--bind-address=127.0.0.1", "--secure-port=0"]
-                controllers = subprocess.Popen(command, stdout=log, stderr=log)
+                controllers = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=end_with_parent)
             try:
                 yield server.kubeconfig
             finally:
-                controllers.terminate()
-                controllers.wait(timeout=10)
+                end(controllers)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 

@@ -24,6 +24,7 @@ from flywheel.adapters.kube_api import KubeApi, load_configuration
 from flywheel.adapters.resources import collection_path, object_path
 from flywheel.api.base import API_VERSION
 from flywheel.ports import ClusterError
+from tests.processes import end_with_parent, free_ports
 
 Body = dict[str, Any]
 LABEL = "modelflywheel.dev/"
@@ -44,6 +45,7 @@ class Stage:
     def __init__(self, api: KubeApi, namespace: str, logs: Path, port: int) -> None:
         self.api, self.namespace, self._logs, self.port = api, namespace, logs, port
         self.process: asyncio.subprocess.Process | None = None
+        self._started: list[asyncio.subprocess.Process] = []
         self.experiments: dict[str, Body] = {}
         self.samples: list[Body] = []  # what Prometheus answers
         self.metrics: Callable[[Body], Body] = lambda pod: {}  # of a trainer, by its pod
@@ -65,14 +67,15 @@ class Stage:
             **environment,
         }
         with self._logs.open("ab") as log:
-            self.process = await asyncio.create_subprocess_exec(sys.executable, "-c", LAUNCH, env=env, stderr=log)
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", LAUNCH, env=env, stderr=log, preexec_fn=end_with_parent
+            )
+        self._started.append(self.process)
 
     async def kill(self) -> None:
         """SIGKILL."""
         if self.process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                self.process.kill()
-            await self.process.wait()
+            await _kill(self.process)
 
     async def terminate(self) -> tuple[int, float]:
         """SIGTERM; exit code and how long it took."""
@@ -125,9 +128,10 @@ class Stage:
     async def play(self) -> None:
         """For ever: what kubelets, trainers and router agents would do."""
         while True:
-            for pod in await self.every("Pod", "v1"):
-                with contextlib.suppress(ClusterError):
-                    await self._act(pod)
+            with contextlib.suppress(ClusterError, OSError):  # a kubelet does not end because the API server was busy once
+                for pod in await self.every("Pod", "v1"):
+                    with contextlib.suppress(ClusterError, OSError):
+                        await self._act(pod)
             await asyncio.sleep(0.1)
 
     async def _act(self, pod: Body) -> None:
@@ -226,11 +230,18 @@ class Stage:
         await self._serve(HOME, 8080, [web.put("/v1/experiments/{name}", self._experiment)])
 
     async def close(self) -> None:
-        await self.kill()
+        for process in self._started:
+            await _kill(process)
         for runner in self._runners:
             await runner.cleanup()
         await self.api.request("DELETE", f"/api/v1/namespaces/{self.namespace}")
         await self.api.close()
+
+
+async def _kill(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    await process.wait()
 
 
 def _times() -> dict[str, str]:
@@ -253,12 +264,14 @@ def moments(control: float, candidate: float, *, users: int = 5000) -> list[Body
 @contextlib.asynccontextmanager
 async def staged(logs: Path) -> AsyncIterator[Stage]:
     """A stage of its own; torn down whatever happens."""
-    stage = Stage(KubeApi(await load_configuration()), f"stage-{uuid.uuid4().hex[:8]}", logs, 18081)
+    stage = Stage(KubeApi(await load_configuration()), f"stage-{uuid.uuid4().hex[:8]}", logs, free_ports(1)[0])
     await stage.open()
     player = asyncio.create_task(stage.play())
     try:
         yield stage
     finally:
         player.cancel()
-        await asyncio.gather(player, return_exceptions=True)
+        (played,) = await asyncio.gather(player, return_exceptions=True)
         await stage.close()
+        if isinstance(played, Exception):
+            raise played  # nobody played the kubelet from then on: whatever else failed, failed by that

@@ -71,7 +71,8 @@ async def test_users_chat_and_report_as_an_app_would(tmp_path: Path) -> None:
     failed = sum(record["type"] == "failure" for record in records)
     assert summary["type"] == "summary"
     assert summary["turns"] + summary["failed"] == len(chats)
-    assert summary["failures"] == {"http_503": failed}
+    assert len(chats) >= 10, "too few to tell anything"
+    assert summary.get("failures", {}) == ({"http_503": failed} if failed else {})
     assert failed == len(chats) // 10
     assert {record["generation"] for record in records if record["type"] == "generation"} == {"initial", "g1"}
     for record in (record for record in records if record["type"] == "generation"):

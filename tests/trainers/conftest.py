@@ -11,14 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
 
 from flywheel_trainers import artifacts, environment, tables
 from flywheel_trainers.run import run_file
 
 environment.prepare()
-settings.register_profile("trainers", deadline=None)  # the cores are shared with a cluster
-settings.load_profile("trainers")
 ROOT = Path(__file__).resolve().parents[2]
 
 

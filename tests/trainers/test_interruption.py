@@ -1,5 +1,6 @@
 """SIGTERM: checkpoint, exit 75; the next attempt goes on where the last one stopped."""
 
+import contextlib
 import json
 import signal
 import time
@@ -67,10 +68,11 @@ def wait_for_training(process: Any) -> list[str]:
             port = int(line.rsplit(" ", 1)[1])
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/progress", timeout=5) as answer:
+        assert process.poll() is None, [*lines, process.stdout.read()]
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/progress", timeout=5) as answer:
             progress = json.load(answer)
-        if progress["phase"] == "Training" and progress["step"] > 12:
-            return lines
+            if progress["phase"] == "Training" and progress["step"] > 12:
+                return lines
         time.sleep(0.1)
     raise AssertionError(f"no training within two minutes: {lines}")
 

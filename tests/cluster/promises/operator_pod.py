@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import time
 
@@ -15,6 +16,8 @@ SELECTOR = "app.kubernetes.io/name=flywheel"
 class OperatorPod:
     """Whichever pod of the operator runs now."""
 
+    died: dt.datetime  # when it was killed last
+
     def pods(self) -> list[Body]:
         """All of its pods."""
         items: list[Body] = json.loads(kube.kubectl("get", "pods", "-n", SYSTEM, "-l", SELECTOR, "-o", "json"))["items"]
@@ -27,10 +30,11 @@ class OperatorPod:
     def kill(self) -> float:
         """End its processes without a word, and wait for the successor; seconds until that was ready."""
         self.no_restarts()
-        began, name = time.monotonic(), self.pods()[0]["metadata"]["name"]
+        began, (pod, *_) = time.monotonic(), self._living()
+        name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
         kube.kubectl("delete", "pod", name, "-n", SYSTEM, "--grace-period=0", "--force")
-        kube.kubectl("wait", "--for=delete", f"pod/{name}", "-n", SYSTEM, "--timeout=60s", timeout=70)
-        self.ready()
+        self.died = dt.datetime.now(dt.UTC)
+        kube.wait("the operator's next pod", lambda: any(map(_ready, self._living(but=uid))), timeout=120, interval=0.2)
         return time.monotonic() - began
 
     def no_restarts(self) -> None:
@@ -43,7 +47,16 @@ class OperatorPod:
 
     def resident_mebibytes(self) -> float:
         """Resident memory of its main process."""
-        name = self.pods()[0]["metadata"]["name"]
+        name = self._living()[0]["metadata"]["name"]
         lines = kube.kubectl("exec", "-n", SYSTEM, name, "--", "cat", "/proc/1/status").splitlines()
         kib = next(line.split()[1] for line in lines if line.startswith("VmRSS"))
         return int(kib) / 1024
+
+    def _living(self, *, but: str = "") -> list[Body]:
+        """Its pods that run and are not about to go, without the one of this uid."""
+        running = [pod for pod in self.pods() if pod["status"].get("phase") == "Running" and pod["metadata"]["uid"] != but]
+        return [pod for pod in running if "deletionTimestamp" not in pod["metadata"]]
+
+
+def _ready(pod: Body) -> bool:
+    return any((c["type"], c["status"]) == ("Ready", "True") for c in pod["status"].get("conditions") or ())

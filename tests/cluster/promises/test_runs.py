@@ -12,7 +12,7 @@ import pytest
 from tests.cluster.promises import data, objects, space
 from tests.cluster.promises.conftest import STEPS, Store
 from tests.cluster.promises.operator_pod import OperatorPod
-from tests.cluster.promises.space import Body, Watched, condition, get, patch, phase, reason, status, watch
+from tests.cluster.promises.space import Body, Late, Until, Watched, condition, get, patch, phase, reason, status, watch
 
 pytestmark = pytest.mark.cluster
 WRONG = "sha256:" + "0" * 64
@@ -103,9 +103,20 @@ def fail_and_mend(name: str, store: Store) -> Body:
         said_so, ended = reason("Succeeded", case.reason), phase("Failed", "Succeeded")
         body = watch("trainingrun", name, lambda b: said_so(b) or ended(b), timeout=PATIENCE).last
         assert said_so(body), f"{name} ended with {condition(body, 'Succeeded')} instead of {case.reason}"
-        mended[name] = {**body, "described": space.kubectl("describe", "trainingrun", name)}
+        mended[name] = _described(name, said_so)
         case.mend(name, store)
     return mended[name]
+
+
+def _described(name: str, said_so: Until) -> Body:
+    """The run, and what `kubectl describe` shows of that very state: the kubelet's words about an image change from try to try."""
+    for _ in range(30):
+        body = get("trainingrun", name)
+        text = space.kubectl("describe", "trainingrun", name)
+        same = get("trainingrun", name)["metadata"]["resourceVersion"] == body["metadata"]["resourceVersion"]
+        if same and said_so(body):
+            return {**body, "described": text}
+    raise Late(f"trainingrun {name} never stood still; last: {condition(body, 'Succeeded')}")
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -124,7 +135,9 @@ def test_a_run_that_cannot_go_on_says_why_and_what_to_do(runs: Store, name: str)
 @pytest.mark.parametrize("name", CASES)
 def test_a_mended_run_goes_on_to_its_artifact(runs: Store, name: str) -> None:
     before = len(status(fail_and_mend(name, runs))["attempts"])
-    body = watch("trainingrun", name, phase("Succeeded", "Failed"), timeout=PATIENCE).last
+    ended = phase("Succeeded", "Failed")
+    # Until the operator has seen the mend, the state is that of the attempt before.
+    body = watch("trainingrun", name, lambda b: ended(b) and len(status(b)["attempts"]) > before, timeout=PATIENCE).last
     attempts = status(body)["attempts"]
     assert status(body)["phase"] == "Succeeded", condition(body, "Succeeded")
     assert [a["number"] for a in attempts] == list(range(1, before + 2))
@@ -156,10 +169,11 @@ def test_a_job_that_is_deleted_by_hand_is_followed_by_another_attempt(store: Sto
 
 def test_a_suspended_run_gives_its_pod_back_and_goes_on_from_its_checkpoint(store: Store) -> None:
     name = "paused"
-    space.apply(objects.sft(name, store.base, store.sft, steps=120))
+    space.apply(objects.sft(name, store.base, store.sft, steps=STEPS))
     watch("trainingrun", name, lambda b: (status(b).get("progress") or {}).get("step", 0) >= 5, timeout=PATIENCE)
     patch("trainingrun", name, {"spec": {"suspend": True}})
-    watch("trainingrun", name, phase("Suspended"), timeout=30)
+    body = watch("trainingrun", name, phase("Suspended", "Succeeded", "Failed"), timeout=30).last
+    assert status(body)["phase"] == "Suspended", "the run was over before it was suspended: give it more STEPS"
     space.kubectl("wait", "--for=delete", "pod", "-l", f"modelflywheel.dev/training-run={name}", "--timeout=60s", timeout=70)
     paused = get("trainingrun", name)
     assert status(paused)["phase"] == "Suspended"

@@ -52,6 +52,7 @@ def test_a_flywheel_serves_its_base_to_users(champion: Body) -> None:
 
 
 def test_objects_can_be_asked_for_by_name_and_all_at_once(champion: Body, candidate: Body) -> None:
+    watch("flywheel", SERVICE, phase("Serving"), timeout=60)
     header, row = kubectl("get", "flywheel", SERVICE).splitlines()
     assert header.split()[:3] == ["NAME", "PHASE", "CHAMPION"]
     assert row.split()[:3] == [SERVICE, "Serving", champion["generation"]]
@@ -86,8 +87,8 @@ def broken(late: Body, champion: Body) -> Body:
 
 
 def _failed_unnoticed(champion: Body) -> Body:
-    with served() as users:
-        watched = watch("rollout", CANDIDATE, phase("Failed"), timeout=300)
+    with served(rate=2) as users:  # for as long as it takes, beside a vLLM that starts again and again
+        watched = watch("rollout", CANDIDATE, phase("Failed"), timeout=480)
         users.until(lambda replies: len(replies) >= 5)
     assert {reply["generation"] for reply in users.replies} == {champion["generation"]}
     assert {_weights(body)[0] for body in watched.seen} == {0}, "users were to meet a model that never answered"
@@ -142,8 +143,7 @@ def test_an_aborted_candidate_gets_no_request_two_seconds_later_and_no_request_f
         patch("rollout", CANDIDATE, {"spec": {"abort": True}})
         decision = status(watch("rollout", CANDIDATE, lambda b: bool(status(b).get("decision")), timeout=20).last)["decision"]
         body = watch("rollout", CANDIDATE, phase("RolledBack"), timeout=20).last
-        answered = len(users.replies)
-        users.until(lambda replies: len(replies) >= answered + 40)
+        users.ask_more(40)
     decided = dt.datetime.fromisoformat(decision["time"])
     lines = access_log(users.replies)
     assert len(lines) == len(users.replies)
@@ -151,7 +151,7 @@ def test_an_aborted_candidate_gets_no_request_two_seconds_later_and_no_request_f
     arm = next(a["name"] for a in status(body)["arms"] if a["generation"] == CANDIDATE)
     reached = [dt.datetime.fromisoformat(line["time"]) for line in lines if line["answeredArm"] == arm]
     lag = (max(reached) - decided).total_seconds()
-    after = sum(dt.datetime.fromisoformat(line["time"]) > decided for line in lines)
+    after = sum(reply["at"] > decided.timestamp() for reply in users.replies)
     print(f"\nabort: the last request reached the candidate {lag:+.3f} s after the decision; {after} of {len(lines)} came later, 0 failed")
     assert after >= 40
     assert lag <= CUTOVER_LIMIT
@@ -162,8 +162,7 @@ def test_deleting_the_rollout_leaves_the_champion_serving(champion: Body) -> Non
     with served() as users:
         kubectl("delete", "rollout", CANDIDATE, "--wait=true")
         space.gone("rollout", CANDIDATE, timeout=30)
-        answered = len(users.replies)
-        users.until(lambda replies: len(replies) >= answered + 24)
+        users.ask_more(24)
     assert {reply["generation"] for reply in users.replies} == {champion["generation"]}
     assert status(get("flywheel", SERVICE))["champion"]["digest"] == champion["digest"]
 
@@ -199,11 +198,10 @@ def test_deleting_the_winning_generation_leaves_its_model_serving(promoted: Body
     with served() as users:
         kubectl("delete", "generation", LAP, "--wait=true")
         space.gone("rollout", rollout, timeout=60)
-        answered = len(users.replies)
-        users.until(lambda replies: len(replies) >= answered + 24)
+        users.ask_more(24)
     assert {reply["generation"] for reply in users.replies} == {LAP}
-    body = get("flywheel", SERVICE)
-    assert (status(body)["champion"]["generation"], status(body)["phase"]) == (LAP, "Serving")
+    body = watch("flywheel", SERVICE, phase("Serving"), timeout=60).last
+    assert status(body)["champion"]["generation"] == LAP
     assert _arms()[arm]["metadata"]["uid"] == before
 
 
@@ -211,9 +209,14 @@ def test_deleting_the_flywheel_leaves_its_champion_serving(promoted: Body) -> No
     with served() as users:
         kubectl("delete", "flywheel", SERVICE, "--wait=true")
         space.gone("flywheel", SERVICE, timeout=30)
-        answered = len(users.replies)
-        users.until(lambda replies: len(replies) >= answered + 24)
+        users.ask_more(24)
     assert {reply["generation"] for reply in users.replies} == {LAP}
     pods = json.loads(kubectl("get", "pods", "-l", f"modelflywheel.dev/flywheel={SERVICE}", "-o", "json"))["items"]
-    restarts = {p["metadata"]["name"]: sum(c["restartCount"] for c in p["status"].get("containerStatuses") or ()) for p in pods}
+    restarts = {pod["metadata"]["name"]: _restarts(status(pod)) for pod in pods}
     assert not any(restarts.values()), restarts
+
+
+def _restarts(pod: Body) -> int:
+    """Of all containers, Envoy among them: a native sidecar counts as an init container."""
+    containers = [*(pod.get("containerStatuses") or ()), *(pod.get("initContainerStatuses") or ())]
+    return sum(container["restartCount"] for container in containers)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from tests.cluster.promises.objects import SERVICE
 from tests.cluster.promises.space import DESK, NAMESPACE, Late, desk
 
 Reply = dict[str, Any]
-RATE, SECONDS = 8.0, 60.0  # requests a second at most, and for how long at most
+RATE, SECONDS = 8.0, 600.0  # requests a second at most, and for how long at most: longer than any test waits while they are there
 
 # One JSON line a request: when, who, the status, who answered. Ends at the first line on its standard input, or after a while.
 _SCRIPT = """
@@ -57,6 +58,7 @@ with ThreadPoolExecutor(8) as pool:
         pool.submit(ask, user)
         count += 1
         stop.wait(max(0.0, began + count / rate - time.monotonic()))
+    pool.shutdown(wait=False, cancel_futures=True)  # those who are still to ask go home, those who have asked wait for their reply
 """
 _LOGGED = """
 import json, pathlib, subprocess, sys, time
@@ -99,14 +101,22 @@ class Crowd:
             if not self._news.wait_for(lambda: enough(self.replies), timeout=timeout):
                 raise Late(f"not as wanted after {timeout:.0f} s: {len(self.replies)} replies, the last: {self.replies[-3:]}")
 
+    def ask_more(self, count: int) -> None:
+        """Wait for the replies to so many requests that are yet to begin."""
+        now = time.time()
+        self.until(lambda replies: sum(reply["at"] > now for reply in replies) >= count)
+
     def leave(self) -> list[Reply]:
         """Let them end what they began; all replies."""
         if self.process.stdin is not None and not self.process.stdin.closed:
             with contextlib.suppress(BrokenPipeError):  # their time was up before
                 self.process.stdin.write("enough\n")
                 self.process.stdin.close()
-        self.process.wait(timeout=40)
-        self._reader.join(timeout=10)
+        try:
+            self.process.wait(timeout=40)
+        finally:
+            self.process.kill()  # a kubectl that hangs; the script in the pod ends with its input
+            self._reader.join(timeout=10)
         return self.replies
 
     def __enter__(self) -> Crowd:
@@ -116,10 +126,10 @@ class Crowd:
         self.leave()
 
 
-def crowd(*, favourite: str = "") -> Crowd:
+def crowd(*, favourite: str = "", rate: float = RATE) -> Crowd:
     """New users, one request each; those whom `favourite` answered write three times more."""
     command = ["kubectl", "exec", "-i", "-n", NAMESPACE, DESK, "--", "python", "-c", _SCRIPT]
-    arguments = [f"http://{SERVICE}-router.{NAMESPACE}.svc", SERVICE, str(RATE), str(SECONDS), favourite]
+    arguments = [f"http://{SERVICE}-router.{NAMESPACE}.svc", SERVICE, str(rate), str(SECONDS), favourite]
     return Crowd(subprocess.Popen([*command, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
 
 
@@ -131,9 +141,9 @@ def one_reply() -> Reply:
 
 
 @contextmanager
-def served() -> Iterator[Crowd]:
+def served(*, rate: float = RATE) -> Iterator[Crowd]:
     """Nobody's request may fail while this lasts."""
-    with crowd() as users:
+    with crowd(rate=rate) as users:
         yield users
     failures = [reply for reply in users.replies if reply["status"] != 200]
     assert not failures, f"{len(failures)} of {len(users.replies)} requests failed; the first: {failures[0]}"
