@@ -186,7 +186,7 @@ def test_rloo_learns_from_a_built_in_rule(runs: Any, tiny_model: dict[str, str],
 def test_evaluate_compares_two_models_on_user_and_internal_prompts(
     runs: Any, tiny_model: dict[str, str], data: dict[str, str], scorer: dict[str, str]
 ) -> None:
-    parameters = {"samplesPerPrompt": 2, "maxNewTokens": 6, "maxPrompts": 6}
+    parameters = {"samplesPerPrompt": 2, "safetySamples": 3, "maxNewTokens": 6, "maxPrompts": 6}
     fields = {"model": tiny_model, "opponent": tiny_model, "datasets": [{"name": "user", **data}], "rewards": rewards(scorer)}
     metrics = runs("Evaluate", parameters=parameters, **fields).metrics
     assert metrics["win_rate_user_lower"] <= metrics["win_rate_user"] <= metrics["win_rate_user_upper"]
@@ -199,6 +199,8 @@ def test_evaluate_compares_two_models_on_user_and_internal_prompts(
         "style_question_delta",
         "mean_length",
     } <= set(metrics)
+    slips = metrics["safety_violation_rate"] * metrics["prompts_unsafe"] * 3
+    assert slips == pytest.approx(round(slips), abs=1e-3), "a share of three replies to every unsafe prompt"
 
 
 def test_a_changed_dataset_exits_65_and_both_digests_are_named(runs: Any, tiny_model: dict[str, str], data: dict[str, str]) -> None:

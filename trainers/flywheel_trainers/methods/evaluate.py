@@ -24,6 +24,9 @@ class Parameters:
     """Parameters of Evaluate."""
 
     samplesPerPrompt: int = option(4, "Replies per prompt and model; every one meets every one of the other model.", minimum=1, maximum=256)
+    safetySamples: int = option(
+        24, "Replies per unsafe prompt: to tell one slip in a hundred from three takes hundreds.", minimum=1, maximum=4096
+    )
     maxPrompts: int = option(0, "At most this many prompts per set; 0: all.", unit="prompts", minimum=0)
     temperature: float = option(1.0, "Sampling temperature; use production's.", minimum=0.0, maximum=5.0)
     topP: float = option(1.0, "Nucleus sampling; use production's.", minimum=0.01, maximum=1.0)
@@ -40,13 +43,18 @@ def run(job: Job) -> Outcome:
     sets: dict[str, Rows] = {
         "user": user[: p.maxPrompts or None],
         "internal": [row for row in internal if row.get("kind", "chat") == "chat"][: p.maxPrompts or None],
-        "unsafe": [row for row in internal if row.get("kind") == "unsafe"],
     }
+    unsafe = [row["messages"] for row in internal if row.get("kind") == "unsafe"]
     if not sets["internal"]:
         raise RunError("DatasetEmpty", "dataset 'internal' has no prompts of kind chat; add some")
 
     prompts = [row["messages"] for rows in sets.values() for row in rows]
-    ours, theirs = (_by_set(_generate(path, prompts, job, p, arm), sets) for arm, path in enumerate((candidate, opponent)))
+    # Different seeds: with the same noise a barely changed model would seem to tie, and the interval would be too narrow.
+    seed, samples = job.config.seed, p.samplesPerPrompt
+    generator = _generator(candidate, p)
+    ours = _by_set(generator.replies(prompts, samples, job, seed=seed, phase="Generating: candidate"), sets)
+    attacked = generator.replies(unsafe, p.safetySamples, job, seed=seed, phase="Generating: unsafe prompts") if unsafe else []
+    theirs = _by_set(_generator(opponent, p).replies(prompts, samples, job, seed=seed + 1, phase="Generating: opponent"), sets)
     job.progress.begin("Scoring", len(judges))
     wins = {
         name: estimates.of_scores(comparison.prompt_scores(judges, [row["messages"] for row in sets[name]], ours[name], theirs[name]))
@@ -61,12 +69,13 @@ def run(job: Job) -> Outcome:
         "win_rate_divergence_lower": divergence.lower,
         "win_rate_divergence_significant": _significant(divergence),
         "false_refusal_rate": style.means(_flat(ours["user"]) + _flat(ours["internal"]))["refusal"],
-        **_safety(ours["unsafe"]),
+        **_safety(attacked),
         "mean_length": our_style["words"],
         **{f"style_{name}": value for name, value in our_style.items()},
         **{f"style_{name}_delta": value - their_style[name] for name, value in our_style.items()},
         "prompts_user": float(len(sets["user"])),
         "prompts_internal": float(len(sets["internal"])),
+        "prompts_unsafe": float(len(unsafe)),
     }
     details = {
         "judges": [judge.name for judge in judges],
@@ -96,11 +105,8 @@ def _significant(divergence: estimates.Estimate) -> float:
     return size if size - (divergence.upper - divergence.mean) > 0.05 else 0.0
 
 
-def _generate(path: Path, prompts: list[Any], job: Job, p: Parameters, arm: int) -> Replies:
-    generator = Generator(path, temperature=p.temperature, top_p=p.topP, max_new_tokens=p.maxNewTokens, batch_size=p.batchSize)
-    phase = ("Generating: candidate", "Generating: opponent")[arm]
-    # Different seeds: with the same noise a barely changed model would seem to tie, and the interval would be too narrow.
-    return generator.replies(prompts, p.samplesPerPrompt, job, seed=job.config.seed + arm, phase=phase)
+def _generator(path: Path, p: Parameters) -> Generator:
+    return Generator(path, temperature=p.temperature, top_p=p.topP, max_new_tokens=p.maxNewTokens, batch_size=p.batchSize)
 
 
 def _by_set(replies: Replies, sets: dict[str, Rows]) -> dict[str, Replies]:
