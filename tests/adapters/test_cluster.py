@@ -12,6 +12,7 @@ from kubernetes.aio.client.configuration import Configuration
 
 from flywheel.adapters.cluster import KubernetesCluster
 from flywheel.adapters.kube_api import KubeApi
+from flywheel.plan.base import LABEL, MANAGED_BY
 from flywheel.ports import ClusterError, Conflict, NameConflict
 
 OWNER = {"apiVersion": "modelflywheel.dev/v1alpha1", "kind": "TrainingRun", "name": "run", "uid": "me", "controller": True}
@@ -115,6 +116,19 @@ async def test_creating_over_an_object_of_nobody_is_a_name_conflict_too(server: 
     told.answers = {"POST": failure(409), "GET": (200, foreign, {})}
     with pytest.raises(NameConflict, match="nobody"):
         await cluster.create(JOB)
+
+
+async def test_what_outlives_its_maker_is_taken_up_by_its_own_model_service_only(server: Given) -> None:
+    told, cluster = server
+    mine, theirs = ({**JOB, "metadata": {"name": "j", "namespace": "demo", "labels": MANAGED_BY | {LABEL + "flywheel": f}}} for f in "ab")
+    told.answers = {"POST": failure(409), "GET": (200, mine | {"status": {"active": 1}}, {})}
+    assert (await cluster.create(mine))["status"] == {"active": 1}
+    told.answers["GET"] = (200, theirs, {})
+    with pytest.raises(NameConflict, match="belongs to model service b, not to model service a"):
+        await cluster.create(mine)
+    told.answers["GET"] = (200, {**JOB, "metadata": {"name": "j", "namespace": "demo"}}, {})
+    with pytest.raises(NameConflict, match="belongs to nobody"):
+        await cluster.create(mine)
 
 
 @pytest.mark.parametrize("status", [404, 409])

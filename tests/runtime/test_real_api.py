@@ -35,7 +35,7 @@ LAP = {"stages": [{"name": "sft", "run": {"method": "SFT", "model": {"type": "Ba
 
 
 def rollout(**more: Any) -> dict[str, Any]:
-    return {"baseline": {"generation": "old", **BASE}, "candidate": {"generation": "new", **OTHER}, **SHORT, **more}
+    return {"baseline": {"generation": "old", **BASE}, "candidate": {"generation": "new", **OTHER}} | SHORT | more
 
 
 async def routes(stage: Stage, service: str) -> dict[str, Any]:
@@ -97,7 +97,8 @@ async def test_an_abort_reaches_the_routes_at_once(tmp_path: Path) -> None:
 async def abort(stage: Stage, name: str) -> float:
     """Abort a Rollout that users meet; seconds from the edit to the routes without its candidate."""
     async with asyncio.timeout(60):
-        await stage.make("Rollout", name, rollout(analysis={**SHORT["analysis"], "window": "1h"}))
+        arms = {"baseline": {"generation": f"{name}-old", **BASE}, "candidate": {"generation": f"{name}-new", **OTHER}}
+        await stage.make("Rollout", name, rollout(**arms, analysis={**SHORT["analysis"], "window": "1h"}))
         while not (await stage.get("Rollout", name)).get("status", {}).get("windowStartTime"):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         began = time.monotonic()

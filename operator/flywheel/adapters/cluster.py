@@ -10,7 +10,7 @@ from typing import Any
 from flywheel.adapters.kube_api import KubeApi
 from flywheel.adapters.resources import collection_path, object_path
 from flywheel.api.base import API_VERSION
-from flywheel.plan.base import MANAGER, Manifest, stable_hash
+from flywheel.plan.base import LABEL, MANAGED_BY, MANAGER, Manifest, stable_hash
 from flywheel.ports import ClusterError, Conflict, NameConflict
 
 _log = logging.getLogger(__name__)
@@ -43,11 +43,11 @@ class KubernetesCluster:
             return await self._api.request("POST", collection, query=[("fieldManager", MANAGER)], body=manifest)
         except Conflict as conflict:
             found = await self._api.request("GET", _path(manifest))
-            wanted, owner = _controller(manifest), _controller(found)
-            if wanted is None or wanted == owner:
+            wanted, owner = _belonging(manifest), _belonging(found)
+            if wanted == owner or (_controller(manifest) is None and _service(manifest) in (None, _service(found))):
                 return found
             raise NameConflict(
-                f"{manifest['kind']} {meta['name']} exists and belongs to {owner or 'nobody'}, not to {wanted}; delete or rename it",
+                f"{manifest['kind']} {meta['name']} exists and belongs to {owner}, not to {wanted}; delete or rename it",
                 status=conflict.status,
                 retryable=True,
             ) from conflict
@@ -122,6 +122,19 @@ class KubernetesCluster:
 def _path(manifest: Manifest) -> str:
     meta = manifest["metadata"]
     return object_path(manifest["apiVersion"], manifest["kind"], meta["namespace"], meta["name"])
+
+
+def _belonging(manifest: Manifest) -> str:
+    """Whose an object is, in a word: its owner's, the model service's that made it to outlive its maker, or nobody's."""
+    service = _service(manifest)
+    return _controller(manifest) or (f"model service {service}" if service else "nobody")
+
+
+def _service(manifest: Manifest) -> str | None:
+    """The model service that an object of ours is labelled with; None for an object that is not ours."""
+    labels = manifest["metadata"].get("labels") or {}
+    ours = all(labels.get(name) == value for name, value in MANAGED_BY.items())
+    return labels.get(LABEL + "flywheel") if ours else None
 
 
 def _controller(manifest: Manifest) -> str | None:
