@@ -32,6 +32,7 @@ EXPECTED = {
     "companion-3": report.Expected("RolledBack", r"^GuardrailHarm: .*\b(?:breadth|depth|thumbs_down)\b"),
 }
 ENROL, MATURE = 150, 15
+CONVERSATIONS = 800  # fewer give so few prompts that win rates on two of their subsets differ by chance
 ROLLBACK_LIMIT = 2.0  # seconds from the decision to the last new request at the candidate
 TERMINAL = ("Promoted", "RolledBack", "Inconclusive", "Rejected", "Held", "Failed", "Completed")
 
@@ -61,11 +62,11 @@ class Demo:
         """The base model becomes the first champion, and users begin to talk with it."""
         self.view.say("bootstrap: the base model becomes the first champion")
         values = {"BASE_NAME": base.name, "BASE_DIGEST": base.digest, "SEED": self.seed, "JUDGE_SEED": self.seed + 7}
-        kube.apply(manifest("flywheel.yaml", **values))
+        kube.apply(manifest("flywheel.yaml", **values, CONVERSATIONS=CONVERSATIONS))
         self.wait("the champion to answer", lambda: self.phase("Flywheel", "companion") == "Serving", timeout=300)
-        self.view.say("users talk with the first champion; the lap starts by itself after 400 conversations")
-        users = Users("users-0", duration=240, seed=self.seed * 10)
-        self.wait("400 conversations", lambda: self.phase("Generation", "companion-1") != "" or users.done(), timeout=300)
+        self.view.say(f"users talk with the first champion; the lap starts by itself after {CONVERSATIONS} conversations")
+        users = Users("users-0", duration=240, seed=self.seed * 10, rate=18)  # nothing is measured yet: the more the sooner
+        self.wait(f"{CONVERSATIONS} conversations", lambda: self.phase("Generation", "companion-1") != "" or users.done(), timeout=300)
         patch = '{"spec":{"trigger":{"newConversations":null}}}'  # the other laps have recipes of their own: they are started by hand
         kube.kubectl("patch", "flywheel", "companion", "-n", "demo", "--type=merge", "-p", patch)
         users.stop()

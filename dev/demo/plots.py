@@ -47,7 +47,7 @@ def engagement(rows: list[Body], title: str) -> bytes:
     """Mean per user by slice, and the lift with its interval, over time: breadth and depth."""
     figure, panels = plt.subplots(2, 2, figsize=(9, 5), sharex=True, layout="constrained")
     for column, metric in enumerate(("breadth", "depth")):
-        points = [(row["at"], m) for row in rows for m in row["metrics"] if m["name"] == metric and m.get("meanControl") is not None]
+        points = [(row["at"], m) for row in rows for m in row["metrics"] if m["name"] == metric and _both(m)]
         if not points:
             continue
         times = [at for at, _ in points]
@@ -70,6 +70,11 @@ def engagement(rows: list[Body], title: str) -> bytes:
         bottom.set_xlabel("seconds since the demo began")
     figure.suptitle(title)
     return png(figure)
+
+
+def _both(metric: Body) -> bool:
+    """Whether both slices have users whose horizon has passed: one may have them a moment before the other."""
+    return metric.get("meanControl") is not None and metric.get("meanCandidate") is not None
 
 
 def stages(generations: list[Body]) -> bytes:
