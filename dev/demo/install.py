@@ -67,7 +67,7 @@ def namespace(name: str) -> None:
 
 
 def install_operator() -> None:
-    """CRDs, the chart, Prometheus and Alertmanager in `flywheel-system`, from this checkout; the operator starts anew, for its image may be."""
+    """CRDs, the chart, Prometheus and Alertmanager in `flywheel-system`, from here; the operator starts anew, for its image may be."""
     namespace("flywheel-system")
     kube.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
     unlock_release()
