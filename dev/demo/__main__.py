@@ -209,6 +209,7 @@ def main() -> int:
         'look around: eval "$(python3 -m dev.cluster env)"; kubectl get modelflywheel -A; kubectl describe generation companion-2 -n demo'
     )
     console.print("Prometheus: kubectl -n flywheel-system port-forward svc/prometheus 9090; stop everything: make cluster-down")
+    console.print("alerts: kubectl -n flywheel-system exec deploy/alertmanager -- amtool alert --alertmanager.url=http://localhost:9093")
     if demo.cut is not None:
         console.print(f"last request to companion-3: {demo.cut:+.3f} s after the rollback decision (limit {ROLLBACK_LIMIT:g} s)")
     for problem in problems:

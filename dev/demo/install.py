@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dev.demo import kube
 from dev.demo.live import View
-from dev.demo.traffic import MANIFESTS
+from dev.demo.traffic import MANIFESTS, manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("FLYWHEEL_CACHE", Path.home() / ".cache/flywheel"))
@@ -30,6 +30,12 @@ DISCOVERY = {
     "kind": "ConfigMap",
     "metadata": {"name": "prometheus-discovery", "namespace": "flywheel-system"},
     "data": {"discovery.py": Path(__file__).with_name("discovery.py").read_text()},
+}
+RULES = {
+    "apiVersion": "v1",
+    "kind": "ConfigMap",
+    "metadata": {"name": "prometheus-rules", "namespace": "flywheel-system"},
+    "data": {"alerts.yaml": (ROOT / "helm/flywheel/files/alerts.yaml").read_text()},
 }
 LIGHT = "localhost/flywheel/collector:dev"  # any image with a shell and tar
 BASE_RECIPE = ("trainers/flywheel_trainers/tiny.py", "trainers/flywheel_trainers/corpus.py", "requirements/ml.lock")
@@ -61,15 +67,21 @@ def namespace(name: str) -> None:
 
 
 def install_operator() -> None:
-    """CRDs, the chart and a Prometheus in `flywheel-system`, from this checkout; the operator starts anew, for its image may be."""
+    """CRDs, the chart, Prometheus and Alertmanager in `flywheel-system`, from here; the operator starts anew, for its image may be."""
     namespace("flywheel-system")
     kube.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
     unlock_release()
     kube.run("helm", "upgrade", "--install", "flywheel", str(ROOT / "helm/flywheel"), "-n", "flywheel-system", "--skip-crds", timeout=180)
     kube.kubectl("rollout", "restart", "deployment", "-n", "flywheel-system", "-l", "app.kubernetes.io/name=flywheel")
-    kube.apply(DISCOVERY, (MANIFESTS / "prometheus.yaml").read_text())
+    install_prometheus()
     for name in ("prometheus", "flywheel"):
         kube.kubectl("rollout", "status", f"deployment/{name}", "-n", "flywheel-system", "--timeout=180s", timeout=190)
+
+
+def install_prometheus() -> None:
+    """A Prometheus with the chart's alerts, and an Alertmanager; Prometheus starts anew when what it reads is another, and only then."""
+    configuration = hashlib.sha256((MANIFESTS / "prometheus.yaml").read_bytes() + json.dumps([DISCOVERY, RULES]).encode()).hexdigest()
+    kube.apply(DISCOVERY, RULES, manifest("prometheus.yaml", CONFIGURATION=configuration[:12]), manifest("alertmanager.yaml"))
 
 
 def unlock_release() -> None:

@@ -173,3 +173,20 @@ def test_every_value_is_in_the_schema() -> None:
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     schema = json.loads((CHART / "values.schema.json").read_text())
     assert set(values) <= set(schema["properties"])
+
+
+def test_nothing_needs_prometheus_operator_or_grafana_unless_it_is_asked_for() -> None:
+    kinds = {manifest["kind"] for manifest in template()}
+    assert not kinds & {"PrometheusRule", "ServiceMonitor", "ConfigMap"}
+
+
+def test_the_alerts_of_the_chart_are_those_of_the_rule_file_with_their_templates_untouched() -> None:
+    (rule,) = of_kind("PrometheusRule", template("prometheusRule.enabled=true", "prometheusRule.labels.release=monitoring"))
+    assert rule["spec"] == yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())
+    assert rule["metadata"]["labels"]["release"] == "monitoring"
+
+
+def test_the_dashboard_of_the_chart_is_the_file_under_the_label_that_grafana_looks_for() -> None:
+    (config_map,) = of_kind("ConfigMap", template("dashboard.enabled=true"))
+    assert json.loads(config_map["data"]["flywheel.json"]) == json.loads((CHART / "files" / "dashboard.json").read_text())
+    assert config_map["metadata"]["labels"]["grafana_dashboard"] == "1"

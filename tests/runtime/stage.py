@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
+from aiohttp import ClientError, ClientSession, web
 
 from flywheel.adapters.kube_api import KubeApi, load_configuration
 from flywheel.adapters.resources import collection_path, object_path
@@ -88,6 +88,19 @@ class Stage:
         """Resident memory of the operator in MB."""
         assert self.process is not None
         return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    async def tells(self, *beginnings: str, seconds: float = 60) -> list[str]:
+        """Scrape the operator until there is a line with each of these beginnings; all lines."""
+        lines: list[str] = []
+        deadline = time.monotonic() + seconds
+        async with ClientSession() as session:
+            while missing := [beginning for beginning in beginnings if not any(line.startswith(beginning) for line in lines)]:
+                assert time.monotonic() < deadline, "\n".join([f"{missing} is missing in:", *lines, self.log()[-4000:]])
+                await asyncio.sleep(0.2)
+                with contextlib.suppress(ClientError):  # it may just be starting
+                    async with session.get(f"http://127.0.0.1:{self.port}/metrics") as answer:
+                        lines = [line for line in (await answer.text()).splitlines() if line.startswith("flywheel_")]
+        return lines
 
     def log(self) -> str:
         return self._logs.read_text()

@@ -19,8 +19,6 @@ Pass = Callable[[Key], Awaitable[Outcome]]
 class Silent:
     def passed(self, key: Key, seconds: float, error: Exception | None) -> None: ...
 
-    def depth(self, queued: int) -> None: ...
-
 
 class Recorder:
     """Counts passes and checks that no object ever has two at once."""

@@ -94,6 +94,32 @@ async def test_an_abort_reaches_the_routes_at_once(tmp_path: Path) -> None:
         assert min(took) < 1.0  # the machine may be busy once; an operator that waits for a timer would be late every time
 
 
+async def test_prometheus_hears_of_a_rollout_while_it_lasts_and_of_how_it_ended(tmp_path: Path) -> None:
+    async with staged(tmp_path / "operator.log") as stage:
+        stage.samples = moments(0.40, 0.44)
+        await stage.start()
+        await stage.make("Rollout", "alone", rollout(analysis={**SHORT["analysis"], "window": "1h"}))
+        ours = {"flywheel_namespace": stage.namespace, "name": "alone"}
+        weights = [series("flywheel_rollout_weight_percent", state=state, **ours) + "50.0" for state in ("intended", "acknowledged")]
+        await stage.tells(*weights, series("flywheel_rollout_lift_ratio", metric="depth", bound="estimate", **ours))
+        await stage.patch("Rollout", "alone", {"spec": {"abort": True}})
+        told = await stage.tells(
+            series("flywheel_decided_timestamp_seconds", kind="Rollout", verdict="Rollback", reason="Aborted", **ours),
+            series("flywheel_objects", kind="Rollout", phase="RolledBack") + "1.0",
+            series("flywheel_operator_api_requests_total", method="PUT", resource="rollouts", code="200"),
+            series("flywheel_operator_api_requests_total", method="WATCH", resource="pods", code="200"),
+            "flywheel_operator_leader 1.0",
+        )
+        assert not any(line.startswith("flywheel_rollout_") for line in told)
+        (tick,) = [line for line in told if line.startswith("flywheel_operator_last_tick_timestamp_seconds ")]
+        assert time.time() - float(tick.split()[-1]) < 30
+
+
+def series(family: str, **labels: str) -> str:
+    """As it stands in Prometheus' text format, up to its value."""
+    return f"{family}{{{','.join(f'{label}={json.dumps(value)}' for label, value in sorted(labels.items()))}}} "
+
+
 async def abort(stage: Stage, name: str) -> float:
     """Abort a Rollout that users meet; seconds from the edit to the routes without its candidate."""
     async with asyncio.timeout(60):

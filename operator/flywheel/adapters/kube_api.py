@@ -20,6 +20,7 @@ from kubernetes.aio import config
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
+from flywheel.adapters.resources import resource_of
 from flywheel.plan.base import Manifest
 from flywheel.ports import ClusterError, Conflict
 
@@ -29,7 +30,7 @@ MAX_REQUESTS = 16  # at once; the API server's fairness queues stay open to othe
 USER_AGENT = "flywheel-operator"
 _HOME_CONFIG = Path.home() / ".kube" / "config"
 Query = Sequence[tuple[str, str]]
-RequestObserver = Callable[[str, int, float], None]
+RequestObserver = Callable[[str, str, int, float], None]  # method (WATCH for a stream's begin), resource, status, seconds
 
 
 async def load_configuration() -> Configuration:
@@ -74,7 +75,7 @@ class KubeApi:
         self._client = ApiClient(configuration)
         self._client.user_agent = USER_AGENT
         self._slots = asyncio.Semaphore(max_requests)
-        self._on_request = on_request or (lambda _method, _status, _seconds: None)
+        self._on_request = on_request or (lambda _method, _resource, _status, _seconds: None)
 
     async def close(self) -> None:
         await self._client.close()  # type: ignore[no-untyped-call]
@@ -102,7 +103,7 @@ class KubeApi:
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 raise ClusterError(f"{method} {path}: {_reason(error)}", status=0, retryable=True) from error
             finally:
-                self._on_request(method, status, time.monotonic() - started)
+                self._on_request(method, resource_of(path), status, time.monotonic() - started)
         if not 200 <= status <= 299:
             raise api_error(status, data, response.headers.get("Retry-After"), f"{method} {path}")
         return _object(data, f"{method} {path}")
@@ -110,12 +111,15 @@ class KubeApi:
     @contextlib.asynccontextmanager
     async def stream(self, path: str, *, query: Query, seconds: float) -> AsyncIterator[AsyncIterator[Manifest]]:
         """The JSON lines of a watch, at most for so many seconds. Entered once the server has accepted it."""
-        what = f"WATCH {path}"
+        what, started, status = f"WATCH {path}", time.monotonic(), 0
         try:
             limits = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_TIMEOUT)
-            response = await self._send("GET", path, query, None, "application/json", limits)
             try:
-                self._on_request("WATCH", response.status, 0.0)
+                response = await self._send("GET", path, query, None, "application/json", limits)
+                status = response.status
+            finally:
+                self._on_request("WATCH", resource_of(path), status, time.monotonic() - started)
+            try:
                 if response.status != 200:
                     raise api_error(response.status, await response.read(), response.headers.get("Retry-After"), what)
                 yield _lines(response.content, what)

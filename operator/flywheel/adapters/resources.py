@@ -38,3 +38,10 @@ def collection_path(api_version: str, kind: str, namespace: str | None) -> str:
 def object_path(api_version: str, kind: str, namespace: str, name: str) -> str:
     """URL path of one object."""
     return f"{collection_path(api_version, kind, namespace)}/{name}"
+
+
+def resource_of(path: str) -> str:
+    """The plural of the resource that a URL path is about: a subresource belongs to its object."""
+    _, *parts = path.split("/")
+    kind = parts[2:] if parts[0] == "api" else parts[3:]
+    return kind[2] if len(kind) > 2 and kind[0] == "namespaces" else kind[0] if kind else "other"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 
 import aiohttp
 
@@ -16,12 +15,13 @@ from flywheel.adapters.router import AgentRouter
 from flywheel.adapters.trainer import TrainerPoll
 from flywheel.adapters.watch import ApiSource, Informer
 from flywheel.api.base import API_VERSION
-from flywheel.plan.base import MANAGER, Defaults
+from flywheel.plan.base import MANAGER, Defaults, Manifest
 from flywheel.ports import Clock, ClusterError, Experiments, MetricsProvider
 from flywheel.runtime.cache import Cache, KindSink
 from flywheel.runtime.keys import CHILDREN, KINDS, Key
 from flywheel.runtime.loop import Loop
 from flywheel.runtime.metrics import Metrics
+from flywheel.runtime.object_metrics import ObjectMetrics
 from flywheel.runtime.observe import World
 from flywheel.runtime.planners import planners
 from flywheel.runtime.reconcile import Reconciler
@@ -63,7 +63,9 @@ class Operator:
             (ApiSource(api, API_VERSION, kind, namespace=scope), KindSink(self.cache, kind, scope)) for kind in KINDS for scope in scopes
         ]
         self.opened = False
-        metrics.watch_phases(self._phases)
+        self._clock = clock
+        metrics.watch_loop(lambda: self.loop.depth, self._ticked)
+        metrics.registry.register(ObjectMetrics(self._bodies, clock))
 
     async def sync(self) -> None:
         """All caches complete; then passes may begin."""
@@ -106,9 +108,13 @@ class Operator:
             items, _ = await source.fetch()
             sink.replace(items, before)
 
-    def _phases(self) -> Counter[tuple[str, str]]:
-        bodies = ((key.kind, self.cache.get(key)) for key in self.cache.keys(KINDS))
-        return Counter((kind, ((body or {}).get("status") or {}).get("phase", "Pending")) for kind, body in bodies)
+    def _ticked(self) -> float:
+        if not self.loop.last_tick:
+            return 0.0  # a standby's loop does not run
+        return self._clock.now().timestamp() - (asyncio.get_running_loop().time() - self.loop.last_tick)
+
+    def _bodies(self) -> list[Manifest]:
+        return [body for key in self.cache.keys(KINDS) if (body := self.cache.get(key)) is not None]
 
 
 class Log:
@@ -126,6 +132,3 @@ class Log:
             _log.error("pass failed: %s", error, exc_info=error, extra=extra)
         else:
             _log.debug("pass", extra=extra)
-
-    def depth(self, queued: int) -> None:
-        self._metrics.depth(queued)

@@ -53,9 +53,6 @@ class Watcher(Protocol):
     def passed(self, key: Key, seconds: float, error: Exception | None) -> None:
         """A pass ended."""
 
-    def depth(self, queued: int) -> None:
-        """So many objects wait."""
-
 
 class Loop:
     """Runs `reconcile` over keys."""
@@ -78,6 +75,11 @@ class Loop:
         self._open = asyncio.Event()
         self.stopping = False  # set by `stop`
         self.last_tick: float = 0.0  # loop time at which a worker last took something from the queue
+
+    @property
+    def depth(self) -> int:
+        """So many objects wait (for a moment, the heartbeat too)."""
+        return self._queue.qsize()
 
     def wake(self, key: Key) -> None:
         """Something about this object changed."""
@@ -124,7 +126,6 @@ class Loop:
         while not self.stopping:
             key = await self._queue.get()
             self.last_tick = self._now()
-            self._watcher.depth(self._queue.qsize())
             if key is not None and not self.stopping:
                 await self._pass(key, self._items[key])
 

@@ -1,19 +1,17 @@
-"""What the operator says of itself to Prometheus."""
+"""What the operator says of itself to Prometheus; of its objects see object_metrics. docs/observability.md lists the series."""
 
 from __future__ import annotations
 
-from collections import Counter as Tally
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
-from prometheus_client.registry import Collector
 
 from flywheel.ports import ClusterError, Conflict
 from flywheel.runtime.keys import Key
 
+disable_created_metrics()  # type: ignore[no-untyped-call]  # nobody asks for the time at which a counter began
 _PASS_SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30)
 _REQUEST_SECONDS = (0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 15)
 
@@ -36,10 +34,20 @@ class Metrics:
             "flywheel_operator_reconcile_errors_total", "Passes that failed, by what failed.", ["kind", "error"], registry=self.registry
         )
         self._depth = Gauge("flywheel_operator_queue_depth", "Objects that wait for a pass.", registry=self.registry)
-        self._requests = Histogram(
+        self._ticked = Gauge(
+            "flywheel_operator_last_tick_timestamp_seconds", "When a worker last took something from the queue.", registry=self.registry
+        )
+        # Latency without resource and code, which would multiply the buckets by a hundred.
+        self._requests = Counter(
+            "flywheel_operator_api_requests_total",
+            "Requests to the API server; code 0 is no answer, method WATCH a watch that began (again).",
+            ["method", "resource", "code"],
+            registry=self.registry,
+        )
+        self._request_seconds = Histogram(
             "flywheel_operator_api_request_seconds",
-            "Requests to the API server; code 0 is no answer.",
-            ["method", "code"],
+            "Duration of requests to the API server; of a watch until it begins.",
+            ["method"],
             buckets=_REQUEST_SECONDS,
             registry=self.registry,
         )
@@ -52,13 +60,10 @@ class Metrics:
         if error is not None:
             self._errors.labels(key.kind, _word(error)).inc()
 
-    def depth(self, queued: int) -> None:
-        """So many objects wait."""
-        self._depth.set(queued)
-
-    def request(self, method: str, status: int, seconds: float) -> None:
+    def request(self, method: str, resource: str, status: int, seconds: float) -> None:
         """The API server answered, or did not."""
-        self._requests.labels(method, str(status)).observe(seconds)
+        self._requests.labels(method, resource, str(status)).inc()
+        self._request_seconds.labels(method).observe(seconds)
 
     def verdict(self, kind: str, verdict: str, reason: str) -> None:
         """Something was decided."""
@@ -68,20 +73,10 @@ class Metrics:
         """Whether this replica reconciles."""
         self._leader.set(float(leads))
 
-    def watch_phases(self, phases: Callable[[], Tally[tuple[str, str]]]) -> None:
-        """Count objects by kind and phase when Prometheus asks."""
-        self.registry.register(_Phases(phases))
-
-
-class _Phases(Collector):
-    def __init__(self, phases: Callable[[], Tally[tuple[str, str]]]) -> None:
-        self._phases = phases
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        family = GaugeMetricFamily("flywheel_objects", "Objects by kind and phase.", labels=["kind", "phase"])
-        for (kind, phase), count in sorted(self._phases().items()):
-            family.add_metric([kind, phase], count)
-        yield family
+    def watch_loop(self, depth: Callable[[], int], ticked: Callable[[], float]) -> None:
+        """Look at the loop when Prometheus asks: a loop that hangs would report nothing of itself."""
+        self._depth.set_function(depth)
+        self._ticked.set_function(ticked)
 
 
 def _word(error: Exception) -> str:
