@@ -1,5 +1,5 @@
 """`python -m flywheel.cli`, the same as `kubectl flywheel`."""
 
-from flywheel.cli.main import run
+from flywheel.cli.main import app
 
-run()
+app(prog_name="kubectl flywheel")

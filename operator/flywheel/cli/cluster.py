@@ -115,9 +115,7 @@ class Cluster:
 @contextlib.asynccontextmanager
 async def connected(where: Where) -> AsyncIterator[Cluster]:
     """The cluster a command is about."""
-    named = where.kubeconfig or kubeconfig_path()
-    if named and not any(Path(file).is_file() for file in named.split(os.pathsep)):
-        raise Problem(f"There is no kubeconfig at {named}; set KUBECONFIG, or give --kubeconfig.", UNANSWERED)
+    _check_kubeconfig(where)
     try:
         configuration = await load_configuration(where.kubeconfig, where.context)
     except (ConfigException, OSError, ValueError) as error:
@@ -128,6 +126,13 @@ async def connected(where: Where) -> AsyncIterator[Cluster]:
         yield Cluster(api, where.namespace or _namespace(where))
     finally:
         await api.close()
+
+
+def _check_kubeconfig(where: Where) -> None:
+    """Before the library does, which prints and goes on with nothing."""
+    named = where.kubeconfig or kubeconfig_path()
+    if named and not any(Path(file).is_file() for file in named.split(os.pathsep)):
+        raise Problem(f"There is no kubeconfig at {named}; set KUBECONFIG, or give --kubeconfig.", UNANSWERED)
 
 
 def _namespace(where: Where) -> str:

@@ -222,10 +222,11 @@ def _right(what: str, used_by: str, denied: Sequence[tuple[str, str]], namespace
     if not denied:
         return Check(f"rights: {what}", "ok", f"you may use {used_by} in namespace {namespace}")
     listed = ", ".join(f"{verb} {plural}" for verb, plural in denied[:4]) + (f" and {len(denied) - 4} more" if len(denied) > 4 else "")
-    role = "view" if what == "reading" else "edit"
-    # Looking without touching is a fair way to live; not being able to look is not.
-    state: State = "failed" if what == "reading" else "not checked"
-    return Check(f"rights: {what}", state, f"you may not {listed} in namespace {namespace}; the ClusterRole {role} there allows it")
+    if what == "writing":  # looking without touching is a fair way to live
+        return Check(
+            f"rights: {what}", "ok", f"you may only look at namespace {namespace}, not {listed}; the ClusterRole edit there allows it"
+        )
+    return Check(f"rights: {what}", "failed", f"you may not {listed} in namespace {namespace}; the ClusterRole view there allows it")
 
 
 async def _may(patient: Patient, verb: str, plural: str) -> bool:

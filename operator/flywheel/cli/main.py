@@ -8,32 +8,45 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Group
-from rich.live import Live
+from typer.core import TyperGroup
 
 from flywheel.cli import acts, render
 from flywheel.cli.advice import advice
 from flywheel.cli.cluster import Cluster, Where, as_json, ask, connected
+from flywheel.cli.completion import flywheel_names
 from flywheel.cli.doctor import Patient, examine
 from flywheel.cli.errors import REFUSED, Problem
 from flywheel.cli.explain import explain
 from flywheel.cli.kinds import BY_KIND
 from flywheel.cli.lineage import lineage
 from flywheel.cli.lint_files import checked
+from flywheel.cli.live import watch as watch_tree
 from flywheel.cli.options import Context, Format, Kubeconfig, Namespace, Output, Ref
 from flywheel.cli.reading import Body, text
 from flywheel.cli.status import page
 from flywheel.cli.tree import forest
 from flywheel.cli.words import short
 
+
+class Commands(TyperGroup):
+    """A problem is a sentence and an exit code, not a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Problem as problem:
+            typer.echo(str(problem), err=True)
+            raise typer.Exit(problem.code) from problem
+
+
 app = typer.Typer(
     name="kubectl-flywheel",
+    cls=Commands,
     help="Look at and steer the models that Flywheel keeps in production, with your own rights.",
     epilog="Exit codes: 0 done, 1 the answer is no, 2 it could not be asked.",
     no_args_is_help=True,
@@ -47,19 +60,13 @@ def now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
 
 
-def run() -> None:
-    """The entry point: a problem is a sentence, not a traceback."""
-    try:
-        app()
-    except Problem as problem:
-        typer.echo(str(problem), err=True)
-        sys.exit(problem.code)
-
-
 @app.command("tree")
 def tree_command(
-    name: Annotated[str | None, typer.Argument(metavar="[FLYWHEEL]", help="One Flywheel. Default: everything in the namespace.")] = None,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again and again, until Ctrl-C.")] = False,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="FLYWHEEL", help="One Flywheel. Default: everything in the namespace.", autocompletion=flywheel_names),
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again and again, until Ctrl-C; finished laps are one line.")] = False,
     every: Annotated[float, typer.Option("--every", min=0.5, help="Seconds between two looks of --watch.")] = 2.0,
     output: Format = Output.TEXT,
     namespace: Namespace = None,
@@ -71,19 +78,17 @@ def tree_command(
 
     async def nodes(cluster: Cluster) -> Any:
         bodies = await cluster.all()
-        if name is not None and not any(text(b, "kind") == "Flywheel" and text(b, "metadata.name") == name for b in bodies):
-            raise Problem(f"There is no Flywheel {name} in namespace {cluster.namespace}; `kubectl flywheel tree` shows what there is.")
         found = forest(bodies, name)
         if not found:
-            raise Problem(f"Namespace {cluster.namespace} has no Flywheel, nor anything of one; choose another with -n.")
+            missing = f"There is no Flywheel {name}" if name else "There is nothing of Flywheel"
+            raise Problem(
+                f"{missing} in namespace {cluster.namespace}; choose another with -n, or look with `kubectl get modelflywheel -A`."
+            )
         return found
 
     async def live() -> None:
         async with connected(where) as cluster:
-            with Live(console=render.console(), auto_refresh=False, vertical_overflow="visible") as screen:
-                while True:
-                    screen.update(Group(*render.tree(await nodes(cluster))), refresh=True)
-                    await asyncio.sleep(every)
+            await watch_tree(lambda: nodes(cluster), every, render.console())
 
     if watch:
         if output is Output.JSON:
@@ -171,7 +176,7 @@ def _act(ref: str, where: Where, decide: Callable[[Body], acts.Act]) -> None:
 
 @app.command("lineage")
 def lineage_command(
-    flywheel: Annotated[str, typer.Argument(metavar="FLYWHEEL", help="Name of the Flywheel.")],
+    flywheel: Annotated[str, typer.Argument(metavar="FLYWHEEL", help="Name of the Flywheel.", autocompletion=flywheel_names)],
     json_output: Annotated[bool, typer.Option("--json", help="The same as -o json.")] = False,
     output: Format = Output.TEXT,
     namespace: Namespace = None,
@@ -203,7 +208,7 @@ def lineage_command(
 
 @app.command("lint")
 def lint_command(
-    files: Annotated[list[Path], typer.Argument(metavar="FILES...", help="YAML or JSON files, directories of such, or - for stdin.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILES", help="YAML or JSON files, directories of such, or - for stdin.")],
     output: Format = Output.TEXT,
 ) -> None:
     """Validate objects without a cluster: types, bounds, spelling, and every rule of the CRDs, with field, value and mend.

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from flywheel.cli.completion import object_names
+
 _WHERE = "Which cluster"
 
 
@@ -33,5 +35,6 @@ Ref = Annotated[
     typer.Argument(
         metavar="KIND/NAME",
         help="An object, such as `generation/companion-2`; the kind may be short (`fwgen`), or left out if the name is one kind's only.",
+        autocompletion=object_names,
     ),
 ]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flywheel.cli.advice import Advice
-from flywheel.cli.reading import Body, condition, dig, name, number, phase, text, title
+from flywheel.cli.reading import Body, condition, controller, dig, name, number, phase, text, title
 from flywheel.cli.words import ahead, sentence
 
 INDENT = "  "
@@ -80,8 +80,9 @@ class Subject:
 
     def tell_suspended(self) -> None:
         """How to go on after a pause."""
-        kind = text(self.body, "kind").lower()
-        self.next.append(f"It goes on when spec.suspend is false: `kubectl flywheel resume {kind}/{name(self.body)}`.")
+        owner = controller(self.body)
+        kind, named = owner if owner and owner[0] != "Flywheel" else (text(self.body, "kind"), name(self.body))
+        self.next.append(f"It goes on when spec.suspend is false: `kubectl flywheel resume {kind.lower()}/{named}`.")
 
     def lines(self) -> list[str]:
         """All of it."""
