@@ -85,7 +85,10 @@ class FakeApi:
         if request.path.endswith("/selfsubjectaccessreviews"):
             asked = (await request.json())["spec"]["resourceAttributes"]
             return web.json_response({"status": {"allowed": f"{asked['verb']} {asked['resource']}" not in self.denied}})
-        answer = self.answers.get(request.path, 404)
+        answer = self.answers.get(request.path)
+        if answer is None:
+            *_, plural, name = request.path.split("/")
+            return web.json_response({"message": f'{plural}.modelflywheel.dev "{name}" not found'}, status=404)
         if isinstance(answer, int):
             return web.json_response({"message": f"no: {request.path}"}, status=answer)
         if request.method == "PATCH":

@@ -97,6 +97,12 @@ def test_every_object_has_a_page_and_its_json(api: FakeApi, flywheel: Flywheel, 
     assert json.loads(flywheel("status", ref, "-o", "json").output) == body
 
 
+def test_a_kind_that_is_not_installed_is_no_object_that_is_missing(api: FakeApi, flywheel: Flywheel) -> None:
+    api.answers["/apis/modelflywheel.dev/v1alpha1/namespaces/demo/rollouts/x"] = 404
+    answer = flywheel("status", "rollout/x")
+    assert (answer.exit_code, "install them with the chart or crds/" in answer.stderr) == (1, True)
+
+
 def test_explain_reads_what_it_needs_besides(api: FakeApi, flywheel: Flywheel) -> None:
     rollout = asking_rollout()
     api.hold(running_lap(phase="RollingOut", rollout=rollout["metadata"]["name"]), rollout)

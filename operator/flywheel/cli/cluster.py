@@ -72,7 +72,7 @@ class Cluster:
         try:
             return await self.api.request("GET", path(kind, self.namespace, name))
         except ClusterError as error:
-            if error.status == 404 and "could not find the requested resource" not in str(error):
+            if error.status == 404 and f'"{name}" not found' in str(error):  # else it is the kind that isn't known
                 return None
             raise problem(error, f"get {kind.plural}", self.namespace) from error
 

@@ -64,7 +64,8 @@ def _running(subject: Subject) -> None:
     waiting = condition(body, "Progressing")
     if not any(s.get("phase") == "Running" for s in stages):
         subject.tell_condition("Progressing")
-        subject.heed(text(waiting, "reason"), next_too=not subject.suspended())
+        if text(waiting, "reason") != "Running":  # what goes on tells more than that it does
+            subject.heed(text(waiting, "reason"), next_too=not subject.suspended())
     for stage in stages:
         _stage(subject, stage)
     ahead = [text(s, "name") for s in stages if s.get("phase") == "Waiting"]
