@@ -9,7 +9,7 @@ export PYTHONPATH := $(CURDIR):$(CURDIR)/operator:$(CURDIR)/trainers:$(CURDIR)/c
 IN_CLUSTER := eval "$$(python3 -m dev.cluster env)" &&
 
 .DEFAULT_GOAL := help
-.PHONY: bench-verdict bench-router bench-collector help venv venv-ml lint format test test-unit test-ml test-cluster demo cluster-up cluster-down images crds lock clean
+.PHONY: bench-verdict bench-router bench-collector help venv venv-ml lint format test test-unit test-ml test-cluster demo cluster-up cluster-down images crds cli-docs lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ —/'
@@ -33,6 +33,9 @@ format: venv ## mend what ruff can
 
 crds: venv ## generate crds/ and the chart's copy from operator/flywheel/api
 	$(PYTHON) -m dev.crds
+
+cli-docs: venv ## generate docs/cli.md from operator/flywheel/cli
+	$(PYTHON) -m dev.cli_docs
 
 test: test-unit test-ml test-cluster ## every test (about 10 minutes warm, an estimated 50 on a bare machine)
 

@@ -33,13 +33,18 @@ Query = Sequence[tuple[str, str]]
 RequestObserver = Callable[[str, str, int, float], None]  # method (WATCH for a stream's begin), resource, status, seconds
 
 
-async def load_configuration() -> Configuration:
-    """KUBECONFIG or ~/.kube/config if there is one, else the pod's service account, whose token is read again as it rotates."""
+def kubeconfig_path() -> str | None:
+    """KUBECONFIG (which may name several files), or ~/.kube/config if there is one."""
+    # Read here: the library reads KUBECONFIG once, when it is imported.
+    return os.environ.get("KUBECONFIG") or (str(_HOME_CONFIG) if _HOME_CONFIG.exists() else None)
+
+
+async def load_configuration(path: str | None = None, context: str | None = None) -> Configuration:
+    """A kubeconfig if one is named or found, else the pod's service account, whose token is read again as it rotates."""
     configuration = Configuration()
-    # Named explicitly: the library reads KUBECONFIG once, when it is imported.
-    path = os.environ.get("KUBECONFIG") or (str(_HOME_CONFIG) if _HOME_CONFIG.exists() else None)
+    path = path or kubeconfig_path()
     if path:
-        await config.load_kube_config(config_file=path, client_configuration=configuration)  # type: ignore[no-untyped-call]
+        await config.load_kube_config(config_file=path, context=context, client_configuration=configuration)  # type: ignore[no-untyped-call]
     else:
         config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     return configuration
@@ -70,10 +75,15 @@ class KubeApi:
     """Requests to one API server. Every method raises ClusterError, and nothing else, when the server refuses or is away."""
 
     def __init__(
-        self, configuration: Configuration, *, on_request: RequestObserver | None = None, max_requests: int = MAX_REQUESTS
+        self,
+        configuration: Configuration,
+        *,
+        on_request: RequestObserver | None = None,
+        max_requests: int = MAX_REQUESTS,
+        user_agent: str = USER_AGENT,
     ) -> None:
         self._client = ApiClient(configuration)
-        self._client.user_agent = USER_AGENT
+        self._client.user_agent = user_agent
         self._slots = asyncio.Semaphore(max_requests)
         self._on_request = on_request or (lambda _method, _resource, _status, _seconds: None)
 

@@ -1,0 +1,244 @@
+"""The commands. Each reads what it needs, lets a pure function say it, and prints.
+
+Exit codes: 0 done · 1 the answer is no (not there, makes no sense, not valid, not healthy) · 2 it could not be asked (usage,
+kubeconfig, API server, rights).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from flywheel.cli import acts, render
+from flywheel.cli.advice import advice
+from flywheel.cli.cluster import Cluster, Where, as_json, ask, connected
+from flywheel.cli.completion import flywheel_names
+from flywheel.cli.doctor import Patient, examine
+from flywheel.cli.errors import REFUSED, Problem
+from flywheel.cli.explain import explain
+from flywheel.cli.kinds import BY_KIND
+from flywheel.cli.lineage import lineage
+from flywheel.cli.lint_files import checked
+from flywheel.cli.live import watch as watch_tree
+from flywheel.cli.options import Context, Format, Kubeconfig, Namespace, Output, Ref
+from flywheel.cli.reading import Body, text
+from flywheel.cli.status import page
+from flywheel.cli.tree import forest
+from flywheel.cli.words import short
+
+
+class Commands(TyperGroup):
+    """A problem is a sentence and an exit code, not a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Problem as problem:
+            typer.echo(str(problem), err=True)
+            raise typer.Exit(problem.code) from problem
+
+
+app = typer.Typer(
+    name="kubectl-flywheel",
+    cls=Commands,
+    help="Look at and steer the models that Flywheel keeps in production, with your own rights.",
+    epilog="Exit codes: 0 done, 1 the answer is no, 2 it could not be asked.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def now() -> dt.datetime:
+    """The time, in UTC."""
+    return dt.datetime.now(dt.UTC)
+
+
+@app.command("tree")
+def tree_command(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="FLYWHEEL", help="One Flywheel. Default: everything in the namespace.", autocompletion=flywheel_names),
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again and again, until Ctrl-C; finished laps are one line.")] = False,
+    every: Annotated[float, typer.Option("--every", min=0.5, help="Seconds between two looks of --watch.")] = 2.0,
+    output: Format = Output.TEXT,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Flywheels with their champion, laps, stages, runs, reward models and rollouts: phase, percent, time to go, reason."""
+    where = Where(kubeconfig, context, namespace)
+
+    async def nodes(cluster: Cluster) -> Any:
+        bodies = await cluster.all()
+        found = forest(bodies, name)
+        if not found:
+            missing = f"There is no Flywheel {name}" if name else "There is nothing of Flywheel"
+            raise Problem(
+                f"{missing} in namespace {cluster.namespace}; choose another with -n, or look with `kubectl get modelflywheel -A`."
+            )
+        return found
+
+    async def live() -> None:
+        async with connected(where) as cluster:
+            await watch_tree(lambda: nodes(cluster), every, render.console())
+
+    if watch:
+        if output is Output.JSON:
+            raise Problem("--watch is for people; leave it out with -o json, or `kubectl get modelflywheel -w -o json`.", 2)
+        try:
+            asyncio.run(live())
+        except KeyboardInterrupt:
+            return
+    found = ask(where, nodes)
+    if output is Output.JSON:
+        typer.echo(as_json([node.dump() for node in found]))
+        return
+    render.console().print(*render.tree(found), sep="\n")
+
+
+@app.command()
+def status(
+    ref: Ref, output: Format = Output.TEXT, namespace: Namespace = None, context: Context = None, kubeconfig: Kubeconfig = None
+) -> None:
+    """An object on a page: facts, conditions, and the stages, gates, attempts, arms or metrics of its kind."""
+    body = ask(Where(kubeconfig, context, namespace), lambda cluster: cluster.find(ref))
+    if output is Output.JSON:
+        typer.echo(as_json(body))
+        return
+    render.page(page(body, now()), render.console())
+
+
+@app.command("explain")
+def explain_command(
+    ref: Ref, output: Format = Output.TEXT, namespace: Namespace = None, context: Context = None, kubeconfig: Kubeconfig = None
+) -> None:
+    """Why an object is where it is, what happens next and when, and what you can do about it."""
+
+    async def work(cluster: Cluster) -> list[str]:
+        body = await cluster.find(ref)
+        return explain(body, await _related(cluster, body), advice(), now())
+
+    lines = ask(Where(kubeconfig, context, namespace), work)
+    typer.echo(as_json(lines) if output is Output.JSON else "\n".join(lines))
+
+
+async def _related(cluster: Cluster, body: Body) -> list[Body]:
+    """What an explanation names: the laps that run, the Rollout that asks the users, the run that trains."""
+    active = (body.get("status") or {}).get("active") or ()
+    names = [("Generation", str(lap)) for lap in active] if text(body, "kind") == "Flywheel" else []
+    names += [("Rollout", text(body, "status.rollout")), ("TrainingRun", text(body, "status.trainingRun"))]
+    found = await asyncio.gather(*(cluster.get(BY_KIND[kind], name) for kind, name in names if name))
+    return [one for one in found if one is not None]
+
+
+@app.command()
+def pause(ref: Ref, namespace: Namespace = None, context: Context = None, kubeconfig: Kubeconfig = None) -> None:
+    """Pause (spec.suspend: true): a Flywheel starts no lap, runs stop after a checkpoint, a rollout keeps its weights."""
+    _act(ref, Where(kubeconfig, context, namespace), acts.pause)
+
+
+@app.command()
+def resume(ref: Ref, namespace: Namespace = None, context: Context = None, kubeconfig: Kubeconfig = None) -> None:
+    """Go on after a pause (spec.suspend: false)."""
+    _act(ref, Where(kubeconfig, context, namespace), acts.resume)
+
+
+@app.command()
+def abort(ref: Ref, namespace: Namespace = None, context: Context = None, kubeconfig: Kubeconfig = None) -> None:
+    """Return all users of a Rollout to its baseline now (spec.abort: true). Refused once it is decided otherwise."""
+    _act(ref, Where(kubeconfig, context, namespace), acts.abort)
+
+
+@app.command()
+def retry(ref: Ref, namespace: Namespace = None, context: Context = None, kubeconfig: Kubeconfig = None) -> None:
+    """Try again what has ended badly (annotation modelflywheel.dev/retry); what had passed is not run again."""
+    _act(ref, Where(kubeconfig, context, namespace), lambda body: acts.retry(body, now()))
+
+
+def _act(ref: str, where: Where, decide: Callable[[Body], acts.Act]) -> None:
+    async def work(cluster: Cluster) -> acts.Act:
+        body = await cluster.find(ref)
+        act = decide(body)
+        if act.patch is not None:
+            await cluster.patch(body, act.patch)
+        return act
+
+    typer.echo(ask(where, work).said)
+
+
+@app.command("lineage")
+def lineage_command(
+    flywheel: Annotated[str, typer.Argument(metavar="FLYWHEEL", help="Name of the Flywheel.", autocompletion=flywheel_names)],
+    json_output: Annotated[bool, typer.Option("--json", help="The same as -o json.")] = False,
+    output: Format = Output.TEXT,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """The generations of a Flywheel, oldest first: parent, model, verdict and why, and when each served users."""
+
+    async def work(cluster: Cluster) -> Any:
+        return lineage(await cluster.find(f"flywheel/{flywheel}"), await cluster.every(BY_KIND["Generation"]))
+
+    entries = ask(Where(kubeconfig, context, namespace), work)
+    if json_output or output is Output.JSON:
+        typer.echo(as_json([entry.dump() for entry in entries]))
+        return
+    rows = [
+        (
+            ("* " if entry.champion else "  ") + entry.generation,
+            entry.parent or "-",
+            short(entry.digest) or "-",
+            entry.verdict,
+            (entry.ended or entry.started)[:19].replace("T", " "),
+            ": ".join(part for part in (entry.reason, entry.why) if part),
+        )
+        for entry in entries
+    ]
+    render.table(rows, render.console(), header=("  GENERATION", "PARENT", "MODEL", "VERDICT", "WHEN (UTC)", "WHY"))
+
+
+@app.command("lint")
+def lint_command(
+    files: Annotated[list[Path], typer.Argument(metavar="FILES", help="YAML or JSON files, directories of such, or - for stdin.")],
+    output: Format = Output.TEXT,
+) -> None:
+    """Validate objects without a cluster: types, bounds, spelling, and every rule of the CRDs, with field, value and mend.
+
+    What it can't check offline: whether names that are referred to exist, whether data and models are there and have their
+    digests, `parameters` of a method (the trainer does, with exit code 64) and `podTemplate`, cron expressions and time zones
+    beyond their form, and changes that are refused because of the stored object (such as another spec.method).
+    """
+    report = checked(files)
+    if output is Output.JSON:
+        typer.echo(as_json(report.dump()))
+    else:
+        typer.echo("\n".join(report.lines()))
+    if report.findings:
+        raise typer.Exit(REFUSED)
+
+
+@app.command()
+def doctor(
+    operator_namespace: Annotated[str, typer.Option("--operator-namespace", help="Where the operator is installed.")] = "flywheel-system",
+    output: Format = Output.TEXT,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """What Flywheel needs of the cluster and you of it: CRDs, operator, lease, storage, Prometheus, your rights."""
+    checks = ask(Where(kubeconfig, context, namespace), lambda cluster: examine(Patient(cluster, operator_namespace, now())))
+    if output is Output.JSON:
+        typer.echo(as_json([check.dump() for check in checks]))
+    else:
+        render.table([(check.state, check.name, check.message) for check in checks], render.console())
+    if any(check.state == "failed" for check in checks):
+        raise typer.Exit(REFUSED)
