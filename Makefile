@@ -37,7 +37,7 @@ crds: venv ## generate crds/ and the chart's copy from operator/flywheel/api
 cli-docs: venv ## generate docs/cli.md from operator/flywheel/cli
 	$(PYTHON) -m dev.cli_docs
 
-test: test-unit test-ml test-cluster ## every test (about 10 minutes warm, an estimated 50 on a bare machine)
+test: test-unit test-ml test-cluster ## every test (about 12 minutes warm, about 35 on a bare machine)
 
 test-unit: venv ## operator, collector, router (a real Envoy) and simulator
 	$(PYTHON) -m pytest -q -m "not cluster" --ignore=tests/trainers tests
@@ -57,7 +57,7 @@ cluster-down: ## stop it and leave nothing behind
 images: cluster-up ## build the images that changed and load them into the cluster
 	python3 -m dev.cluster images
 
-demo: venv images ## three laps of the flywheel on the local cluster (about 12 minutes warm, an estimated 45 on a bare machine); SEED=7 DEMO_ARGS="--chaos 5"
+demo: venv images ## three laps of the flywheel on the local cluster (about 12 minutes warm, about 30 on a bare machine); SEED=7 DEMO_ARGS="--chaos 5"
 	$(IN_CLUSTER) $(PYTHON) -m dev.demo $(DEMO_ARGS)
 
 bench-verdict: venv ## error rates of the verdict, by simulation
