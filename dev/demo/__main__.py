@@ -28,7 +28,7 @@ from dev.demo.traffic import Users, machine, manifest
 
 EXPECTED = {
     "companion-1": report.Expected("Promoted", r"^SuccessProven: "),
-    "companion-2": report.Expected("Held", r"win_rate_user is [\d.]+, must be <|win_rate_divergence_significant is [\d.]+, must be ≤"),
+    "companion-2": report.Expected("Held", r"win_rate_(user|divergence_significant|internal_upper) is [\d.]+, must be"),
     "companion-3": report.Expected("RolledBack", r"^GuardrailHarm: .*\b(?:breadth|depth|thumbs_down)\b"),
 }
 ENROL, MATURE = 150, 15

@@ -18,6 +18,8 @@ BOTH = ("win_rate_user", "win_rate_internal")
 BESIDE = {
     "win_rate_user": ("win_rate_internal",),
     "win_rate_user_lower": BOTH,
+    "win_rate_user_upper": BOTH,
+    "win_rate_internal_upper": BOTH,
     "win_rate_divergence": BOTH,
     "win_rate_divergence_lower": BOTH,
     "win_rate_divergence_significant": BOTH,
