@@ -62,6 +62,9 @@ def engagement(rows: list[Body], title: str) -> bytes:
         lifts = [(at, m) for at, m in known if m.get("liftLower") is not None and m.get("liftUpper") is not None]
         lift_times = [at for at, _ in lifts]
         bottom.fill_between(lift_times, [100 * m["liftLower"] for _, m in lifts], [100 * m["liftUpper"] for _, m in lifts], alpha=0.25)
+        for at, m in lifts[-1:]:  # the last interval by itself: a quick verdict may have no other
+            lift, low, high = (100 * m[key] for key in ("lift", "liftLower", "liftUpper"))
+            bottom.errorbar([at], [lift], yerr=[[lift - low], [high - lift]], fmt="o", color="black", markersize=3, capsize=4)
         bottom.axhline(0, color="grey", linewidth=0.8)
         spread = [abs(100 * m[key]) for _, m in lifts[len(lifts) // 3 :] for key in ("liftLower", "liftUpper")]
         if spread:
