@@ -194,6 +194,32 @@ def test_the_ramp_rises_step_by_step_after_every_router_has_confirmed() -> None:
     assert answered_by(world)[1] == 50
 
 
+@pytest.mark.parametrize("silent", [NEW_ARM, OLD_ARM], ids=["candidate", "baseline"])
+def test_the_ramp_waits_while_one_of_the_two_arms_has_no_ready_pod(silent: str) -> None:
+    world = World(rollout_spec(traffic={"steps": [{"weightPercent": 5, "duration": "10s"}, {"weightPercent": 50}]}))
+    world.run(5)
+    ready = world.deployments[silent]
+    world.deployments[silent] = World.deployment(silent, ready.labels["modelflywheel.dev/role"], ready=False)
+    world.run(30)
+    assert answered_by(world) == (OLD_ARM, 5)
+    progressing = next(c for c in world.rollout.status.conditions if c.type == "Progressing")
+    assert progressing.reason == "NotReady"
+    assert f"{silent} has no ready pod" in progressing.message
+    world.deployments[silent] = ready
+    world.run(32)
+    assert answered_by(world) == (OLD_ARM, 50)
+
+
+def test_an_edit_raises_no_share_while_the_candidate_has_no_ready_pod_but_may_lower_it() -> None:
+    world = World(rollout_spec(traffic={"steps": [{"weightPercent": 20}]}))
+    world.run(5)
+    world.deployments[NEW_ARM] = World.deployment(NEW_ARM, "candidate", ready=False)
+    for asked, given in ((40, 20), (10, 10)):
+        world.edit(traffic=rollout_spec(traffic={"steps": [{"weightPercent": asked}]}).traffic)
+        world.step()
+        assert answered_by(world) == (OLD_ARM, given)
+
+
 def test_the_experiment_is_registered_before_the_first_user_is_sent() -> None:
     world = World()
     world.step()
