@@ -35,7 +35,7 @@ def test_a_lap_that_users_left_shows_their_numbers_with_intervals() -> None:
     explanation = told(recorded("Generation", "companion-3"), recorded("Rollout", "companion-3"))
     assert "RolledBack: GuardrailHarm: harm is proven: breadth -64.5 %" in explanation
     assert "57 / 57 users  -64.5 % [-94.0 %, -23.6 %]" in explanation
-    assert "Curate's `excludeGenerations`" in explanation
+    assert "Curate's `includeGenerations`" in explanation
 
 
 def test_a_running_lap_tells_its_stage_what_is_to_come_and_its_deadline() -> None:

@@ -63,6 +63,8 @@ class World:
         self.rewards: dict[str, RewardModel] = {}
         self.rollout: Rollout | None = None
         self.other_rollout: str | None = None
+        self.siblings: list[Generation] = []
+        self.rollouts: list[Rollout] = []
         self.deleted: list[str] = []
         self.metrics: dict[str, dict[str, float]] = {"evaluate": PASSING}
         self.plans: list[Plan] = []
@@ -77,6 +79,8 @@ class World:
             reward_models=dict(self.rewards),
             rollout=self.rollout if self.rollout and self.rollout.metadata.name == self.generation.status.rollout else None,
             other_rollout=self.other_rollout,
+            siblings=tuple(self.siblings),
+            rollouts=tuple(self.rollouts),
         )
         plan = plan_generation(observed, self.now)
         self.plans.append(plan)

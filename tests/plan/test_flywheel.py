@@ -216,6 +216,31 @@ def test_old_laps_go_beyond_the_history_limits_oldest_first() -> None:
     assert [a.name for a in actions if isinstance(a, Delete)] == ["a", "c"]
 
 
+def test_a_lap_that_users_rejected_goes_only_once_a_later_lap_has_its_name_in_quarantine() -> None:
+    def rolled_back(name: str, minutes: int) -> Generation:
+        ended = lap(name, "RolledBack", minutes)
+        decision = {"verdict": "RolledBack", "reason": "RolledBack", "message": "", "time": T0, "revision": 1}
+        status = GenerationStatus.model_validate({**ended.status.dump(), "decision": decision})
+        return ended.model_copy(update={"status": status})
+
+    def began(name: str, phase: str, minutes: int, *quarantined: str) -> Generation:
+        made = lap(name, phase, minutes)
+        meta = made.metadata.model_copy(update={"creation_timestamp": T0 + dt.timedelta(minutes=minutes)})
+        status = made.status.model_copy(update={"revision": 1, "quarantined": quarantined})
+        return made.model_copy(update={"metadata": meta, "status": status})
+
+    fly = flywheel(historyLimits={"successful": 1, "failed": 0})
+
+    def deleted(*laps: Generation) -> list[str]:
+        return [a.name for a in plan(fly, generations=laps, **serving(fly))[1] if isinstance(a, Delete)]
+
+    assert deleted(rolled_back("a", 1)) == []
+    assert deleted(rolled_back("a", 1), began("b", "Training", 2, "a")) == ["a"]
+    assert deleted(rolled_back("a", 1), began("b", "Rejected", 2, "a")) == ["a"]
+    assert deleted(began("b", "Rejected", 2, "a")) == []
+    assert deleted(began("b", "Rejected", 2, "a"), began("c", "Training", 3, "a")) == ["b"]
+
+
 def test_under_retain_nothing_that_serves_is_owned_by_the_flywheel() -> None:
     _, actions = plan(flywheel())
     serving_parts = [a.manifest for a in actions if isinstance(a, Apply | Create) and a.manifest["kind"] != "Generation"]

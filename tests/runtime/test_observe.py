@@ -16,6 +16,7 @@ from flywheel.runtime.cache import Cache, View
 from flywheel.runtime.keys import Key
 from flywheel.runtime.observe import Parser, Throttle, World, acknowledgements, observe_service
 from flywheel.runtime.observe_flywheel import observe_flywheel
+from flywheel.runtime.observe_generation import observe_generation
 from flywheel.runtime.observe_rollout import observe_rollout
 from tests.plan.rollout_world import rollout_spec
 from tests.runtime.faketime import START
@@ -148,3 +149,21 @@ def test_conversations_of_a_flywheel_of_the_same_name_elsewhere_do_not_count() -
     view = View(Cache(lambda key: None), Key("Flywheel", "lab", "f"))
     assert asyncio.run(observe_flywheel(view, body, world, START)).conversations == 7
     assert numbers.asked == ['max(flywheel_conversations_total{flywheel="f",flywheel_namespace="lab"})']
+
+
+@pytest.mark.parametrize(("status", "seen"), [({}, ["g0", "g1"]), ({"revision": 1}, [])])
+def test_a_lap_looks_at_those_before_it_when_it_begins_and_is_not_woken_by_them_afterwards(status: dict[str, Any], seen: list[str]) -> None:
+    def body(kind: str, name: str, service: str, **more: Any) -> dict[str, Any]:
+        meta = {"name": name, "namespace": "demo", "uid": f"u-{name}", "resourceVersion": "1"}
+        return {"kind": kind, "metadata": meta, "spec": {"flywheel": service}, **more}
+
+    cache, own = Cache(lambda key: None), body("Generation", "g1", "f", status=status)
+    rollout = body("Rollout", "r0", "f")
+    rollout["spec"] = {**rollout_spec().dump(), "flywheel": "f"}
+    for one in (own, body("Generation", "g0", "f"), body("Generation", "x0", "other"), rollout):
+        cache.put(one)
+    world = World(Defaults(), lambda address: None, Routers(), None)  # type: ignore[arg-type, return-value]
+    view = View(cache, Key("Generation", "demo", "g1"))
+    observed = asyncio.run(observe_generation(view, own, world, START))
+    assert [g.metadata.name for g in observed.siblings] == seen
+    assert [r.metadata.name for r in observed.rollouts] == ["r0"]

@@ -67,7 +67,9 @@ class HistoryLimits(Resource):
     """How many finished Generations stay."""
 
     successful: Annotated[int, Field(ge=1, le=1000, description="Promoted ones.")] = 10
-    failed: Annotated[int, Field(ge=0, le=1000, description="All others.")] = 10
+    failed: Annotated[
+        int, Field(ge=0, le=1000, description="All others; one that users rejected stays until a later lap has it in quarantine.")
+    ] = 10
 
 
 class FlywheelSpec(Resource):

@@ -14,6 +14,8 @@ from flywheel.api.reward_model import RewardModelTemplate
 from flywheel.api.rollout import RolloutTemplate
 from flywheel.api.training_run import DatasetInput, Metrics, TrainingTemplate
 
+MAX_QUARANTINED = 100  # far more laps than the age limit of Curate leaves turns of
+
 
 class Gate(Resource):
     """A limit on a metric of a stage. A missing metric fails."""
@@ -218,6 +220,14 @@ class GenerationStatus(Status):
     snapshot: Annotated[ObjectName | None, Field(description="ControllerRevision that holds the spec as it was at the start.")] = None
     parent: Annotated[Champion | None, Field(description="The champion when the lap started.")] = None
     opponent: Annotated[Champion | None, Field(description="The champion that the stages compare with.")] = None
+    quarantined: Annotated[
+        tuple[Name, ...],
+        Field(
+            max_length=MAX_QUARANTINED,
+            description="Generations that users had rejected when the lap first began (the newest, if there are more): Curate leaves their "
+            "turns out of the Flywheel's conversations, unless its `includeGenerations` names them.",
+        ),
+    ] = ()
     stages: Annotated[
         tuple[StageStatus, ...],
         Field(

@@ -14,6 +14,7 @@ from flywheel.api.flywheel import Flywheel, FlywheelStatus
 from flywheel.api.generation import TERMINAL_GENERATION_PHASES, Generation, GenerationSpec
 from flywheel.api.reasons import Reason
 from flywheel.plan.base import LABEL, MANAGED_BY, Action, Create, Delete, Emit, Manifest, Owner
+from flywheel.plan.quarantine import rejected
 
 MADE = "LapCreated"  # False from the decision to start a lap until it has been seen: then it is made again; later it was deleted by hand
 
@@ -133,13 +134,22 @@ def lap_manifest(flywheel: Flywheel, name: str) -> Manifest:
 
 
 def _retire(flywheel: Flywheel, generations: Sequence[Generation]) -> list[Action]:
-    """Delete finished laps above the history limits, oldest first. What serves belongs to the Flywheel and stays."""
+    """Delete finished laps above the history limits, oldest first. What serves belongs to the Flywheel and stays.
+
+    So does the only one that remembers whom users rejected: the next lap must learn of it before it goes.
+    """
     limits = flywheel.spec.history_limits
     ended = sorted((g for g in generations if _ended(g) and g.metadata.deletion_timestamp is None), key=_completed)
     good = [g for g in ended if g.status.phase == "Promoted"]
     bad = [g for g in ended if g.status.phase != "Promoted"]
     old = good[: max(0, len(good) - limits.successful)] + bad[: max(0, len(bad) - limits.failed)]
-    return [Delete(API_VERSION, "Generation", g.metadata.namespace, g.metadata.name, g.metadata.uid) for g in old]
+    rest, gone = [g for g in generations if g.metadata.deletion_timestamp is None], []
+    for lap in old:
+        without = [g for g in rest if g is not lap]
+        if set(rejected(rest, (), None)) <= set(rejected(without, (), None)):
+            gone.append(lap)
+            rest = without
+    return [Delete(API_VERSION, "Generation", g.metadata.namespace, g.metadata.name, g.metadata.uid) for g in gone]
 
 
 def _completed(generation: Generation) -> dt.datetime:

@@ -17,6 +17,7 @@ from flywheel.plan.default_stages import default_stages
 from flywheel.plan.generation_inputs import InputError, check_graph
 from flywheel.plan.generation_observed import GenerationObserved, snapshot_name
 from flywheel.plan.generation_stages import RETRY, pause_unfinished, plan_stages
+from flywheel.plan.quarantine import rejected
 
 TICK = dt.timedelta(seconds=10)
 MAX_CURRENT_STAGE = 253  # as the CRD has it
@@ -87,12 +88,19 @@ def _begin(draft: Draft) -> None:
         retry=_retry(generation),
         snapshot=snapshot_name(generation.metadata),
         parent=champion,
+        quarantined=_quarantined(draft.observed, champion),
         phase="Training",
         start_time=draft.now,
         conditions=draft.status.conditions,
         gpu_seconds=draft.status.gpu_seconds,
     )
     draft.actions.append(Emit("Normal", "Started", f"the lap starts from champion {champion.generation}"))
+
+
+def _quarantined(observed: GenerationObserved, champion: Champion) -> tuple[str, ...]:
+    """Fixed when the lap first begins. One that starts again keeps it: another list would be other data, and all would be trained anew."""
+    status = observed.generation.status
+    return rejected(observed.siblings, observed.rollouts, champion.generation) if status.revision is None else status.quarantined
 
 
 def _champion(flywheel: Flywheel | None) -> Champion | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from flywheel.api.common import Artifact, DataRef, ModelRef, RewardRef, Storage
 from flywheel.api.flywheel import Flywheel
@@ -23,6 +24,7 @@ class Surroundings:
     flywheel: Flywheel
     opponent: Champion
     artifacts: Mapping[str, Artifact]  # of the stages that passed, by stage
+    quarantined: tuple[str, ...] = ()  # generations whose replies teach nothing
 
 
 def template_of(stage: Stage) -> TrainingTemplate | None:
@@ -72,9 +74,22 @@ def resolve(template: TrainingTemplate, around: Surroundings) -> TrainingTemplat
             "pool": tuple(_model(ref, around) for ref in template.pool),
             "datasets": tuple(d.model_copy(update={"source": _data(d.source, around)}) for d in datasets),
             "rewards": tuple(_reward(r, around) for r in template.rewards),
+            "parameters": _parameters(template, datasets, around.quarantined),
             "seed": template.seed or around.spec.seed,
         }
     )
+
+
+def _parameters(template: TrainingTemplate, datasets: tuple[DatasetInput, ...], quarantined: tuple[str, ...]) -> dict[str, Any]:
+    """The parameters, and for Curate of conversations the quarantine. Nothing to add leaves them, and the child's name, as they are."""
+    parameters = template.parameters
+    if template.method != "Curate" or not any(d.source.type == "Conversations" for d in datasets):
+        return parameters
+    wanted, unwanted = parameters.get("includeGenerations", []), parameters.get("excludeGenerations", [])
+    if not isinstance(wanted, list) or not isinstance(unwanted, list):
+        return parameters  # the trainer refuses it, and says how to write it
+    added = [name for name in quarantined if name not in wanted and name not in unwanted]
+    return {**parameters, "excludeGenerations": [*unwanted, *added]} if added else parameters
 
 
 def conversations_uri(storage: Storage, flywheel: str) -> str:

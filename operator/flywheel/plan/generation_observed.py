@@ -27,6 +27,8 @@ class GenerationObserved:
     reward_models: Mapping[str, RewardModel] = field(default_factory=dict)  # children, by name
     rollout: Rollout | None = None  # the child that status.rollout names
     other_rollout: str | None = None  # see other_rollout()
+    siblings: tuple[Generation, ...] = ()  # of the same Flywheel; known only until the lap has first begun
+    rollouts: tuple[Rollout, ...] = ()  # of the same Flywheel, whoever made them
 
 
 def snapshot_name(metadata: Metadata) -> str:

@@ -47,7 +47,8 @@ def plan_stages(
             done[stage.name] = StageStatus(name=stage.name, kind=_kind(stage))
             continue
         artifacts = {name: s.artifact for name, s in done.items() if s.artifact}
-        manifest = _child_manifest(observed, flywheel, stage, Surroundings(spec, flywheel, opponent, artifacts))
+        around = Surroundings(spec, flywheel, opponent, artifacts, observed.generation.status.quarantined)
+        manifest = _child_manifest(observed, flywheel, stage, around)
         name = manifest["metadata"]["name"]
         wanted.add(name)
         child = _children(observed, stage).get(name)

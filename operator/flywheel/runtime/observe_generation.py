@@ -24,6 +24,8 @@ async def observe_generation(view: View, body: Manifest, world: World, now: dt.d
     rollout = view.get("Rollout", status.rollout) if status.rollout else None
     rollouts = [parse(Rollout, b) for b in view.of_service("Rollout", generation.spec.flywheel)]
     flywheel = parse(Flywheel, owner) if owner else None
+    # Who was rejected before is asked once: a lap that has begun need not wake for what becomes of its siblings.
+    siblings = view.of_service("Generation", generation.spec.flywheel) if status.revision is None else []
     return GenerationObserved(
         generation=generation,
         flywheel=flywheel,
@@ -33,4 +35,6 @@ async def observe_generation(view: View, body: Manifest, world: World, now: dt.d
         reward_models={b["metadata"]["name"]: parse(RewardModel, b) for b in view.owned("RewardModel", uid)},
         rollout=parse(Rollout, rollout) if rollout else None,
         other_rollout=other_rollout(generation, rollouts, flywheel),
+        siblings=tuple(parse(Generation, b) for b in siblings),
+        rollouts=tuple(rollouts),
     )
