@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flywheel.api.base import Metadata
+from flywheel.api.base import API_VERSION, Metadata
 from flywheel.api.rollout import Rollout, RolloutStatus
 from flywheel.api.training_run import TrainingRun
 from flywheel.plan.base import Defaults
@@ -16,6 +16,7 @@ from flywheel.runtime.cache import Cache, View
 from flywheel.runtime.keys import Key
 from flywheel.runtime.observe import Parser, Throttle, World, acknowledgements, observe_service
 from flywheel.runtime.observe_flywheel import observe_flywheel
+from flywheel.runtime.observe_generation import observe_generation
 from flywheel.runtime.observe_rollout import observe_rollout
 from tests.plan.rollout_world import rollout_spec
 from tests.runtime.faketime import START
@@ -148,3 +149,16 @@ def test_conversations_of_a_flywheel_of_the_same_name_elsewhere_do_not_count() -
     view = View(Cache(lambda key: None), Key("Flywheel", "lab", "f"))
     assert asyncio.run(observe_flywheel(view, body, world, START)).conversations == 7
     assert numbers.asked == ['max(flywheel_conversations_total{flywheel="f",flywheel_namespace="lab"})']
+
+
+@pytest.mark.parametrize(("owner", "seen"), [("lap", True), ("another", False), (None, False)])
+def test_a_rollout_of_the_right_name_is_the_laps_answer_only_if_the_lap_owns_it(owner: str | None, seen: bool) -> None:
+    cache = Cache(lambda key: None)
+    rollout = Rollout(metadata=Metadata(name="r", namespace="demo", uid="r"), spec=rollout_spec()).dump()
+    owners = [{"apiVersion": API_VERSION, "kind": "Generation", "name": "g", "uid": owner}] if owner else []
+    cache.put({**rollout, "kind": "Rollout", "metadata": {**rollout["metadata"], "resourceVersion": "1", "ownerReferences": owners}})
+    meta = {"name": "g", "namespace": "demo", "uid": "lap", "resourceVersion": "1"}
+    body = {"metadata": meta, "spec": {"flywheel": "f"}, "status": {"rollout": "r"}}
+    world = World(Defaults(), lambda address: None, Routers(), None)  # type: ignore[arg-type, return-value]
+    observed = asyncio.run(observe_generation(View(cache, Key("Generation", "demo", "g")), body, world, START))
+    assert (observed.rollout is not None) == seen
