@@ -31,7 +31,8 @@ class Cluster(Protocol):
     """The Kubernetes API, as far as the operator writes it. Every method may raise ClusterError."""
 
     async def apply(self, manifest: Manifest) -> Manifest:
-        """Server-side apply with the operator's field manager; returns the object."""
+        """Server-side apply with the operator's field manager; returns the object. NameConflict, and nothing is written, if an object of
+        that name is neither the same owner's nor labelled as the same model service's (one of our own kinds: owner only)."""
 
     async def create(self, manifest: Manifest) -> Manifest:
         """Create; if it exists with the same controller owner (or none was asked for) return it, else raise NameConflict."""

@@ -78,6 +78,130 @@ async def test_apply_is_server_side_with_our_field_manager_and_force(server: Giv
     assert body == JOB
 
 
+# ------------------------------------------------------------------------------------------ the first apply looks whose it is
+
+OURS: dict[str, Any] = {"name": "x-router", "namespace": "demo", "labels": MANAGED_BY | {LABEL + "flywheel": "x"}}
+SERVICE: dict[str, Any] = {"apiVersion": "v1", "kind": "Service", "metadata": OURS, "spec": {"ports": [{"port": 80}]}}
+NAMED = {"name": "x-router", "namespace": "demo"}
+RUN: dict[str, Any] = {**ROLLOUT, "kind": "TrainingRun", "metadata": {**OURS, "ownerReferences": [OWNER]}}
+
+
+def held(manifest: dict[str, Any], uid: str = "u1", **metadata: Any) -> tuple[int, Any, dict[str, str]]:
+    """The answer with an object of that manifest as the server holds it."""
+    return 200, {**manifest, "metadata": {**manifest["metadata"], "uid": uid, **metadata}}, {}
+
+
+def asked(told: Server) -> list[tuple[str, str | None, str | None]]:
+    """Method, force and fenced uid of each request."""
+    return [(method, query.get("force"), (body or {}).get("metadata", {}).get("uid")) for method, _, query, _, body in told.requests]
+
+
+async def test_what_does_not_exist_is_applied_without_force_so_that_a_name_taken_at_that_moment_stays_its_makers(server: Given) -> None:
+    told, cluster = server
+    told.answers = {"GET": failure(404), "PATCH": held(SERVICE)}
+    await cluster.apply(SERVICE)
+    assert asked(told) == [("GET", None, None), ("PATCH", "false", None)]
+    assert told.requests[1][4] == SERVICE
+
+
+async def test_what_is_ours_is_looked_at_once_and_then_applied_by_its_uid(server: Given) -> None:
+    told, cluster = server
+    told.answers = {"GET": held(SERVICE), "PATCH": held(SERVICE)}
+    await cluster.apply(SERVICE)
+    await cluster.apply(SERVICE)
+    assert asked(told) == [("GET", None, None), ("PATCH", "true", "u1"), ("PATCH", "true", "u1")]
+    assert "uid" not in OURS
+
+
+async def test_what_we_have_made_needs_no_further_look(server: Given) -> None:
+    told, cluster = server
+    told.answers = {"GET": failure(404), "PATCH": held(SERVICE)}
+    await cluster.apply(SERVICE)
+    await cluster.apply(SERVICE)
+    assert asked(told)[2:] == [("PATCH", "true", "u1")]
+
+
+@pytest.mark.parametrize("status", [409, 422])  # the server's words for "no such uid": none of that name, another of that name
+async def test_an_object_that_took_the_place_of_ours_is_looked_at_anew(server: Given, status: int) -> None:
+    told, cluster = server
+    told.answers = {"GET": held(SERVICE), "PATCH": held(SERVICE)}
+    await cluster.apply(SERVICE)
+    told.requests.clear()
+    told.answers = {"GET": held({**SERVICE, "metadata": NAMED}, "u2"), "PATCH": failure(status)}
+    with pytest.raises(NameConflict):
+        await cluster.apply(SERVICE)
+    assert asked(told) == [("PATCH", "true", "u1"), ("GET", None, None)]
+
+
+@pytest.mark.parametrize("key", ["uid", "resourceVersion"])
+async def test_an_apply_that_says_which_object_it_means_needs_no_look(server: Given, key: str) -> None:
+    told, cluster = server
+    await cluster.apply({**SERVICE, "metadata": {**OURS, key: "7"}})
+    assert [method for method, *_ in asked(told)] == ["PATCH"]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "whose"),
+    [
+        ({}, "nobody"),
+        ({"labels": {"app.kubernetes.io/managed-by": "Helm"}}, "nobody (managed by Helm)"),
+        ({"labels": {LABEL + "flywheel": "x"}}, "nobody"),
+        ({"labels": MANAGED_BY | {LABEL + "flywheel": "y"}}, "model service y"),
+        ({"ownerReferences": [{**OWNER, "kind": "Web", "name": "shop", "uid": "them"}]}, "Web shop (uid them)"),
+    ],
+)
+async def test_a_foreign_object_of_the_same_name_is_never_taken_over(server: Given, metadata: dict[str, Any], whose: str) -> None:
+    told, cluster = server
+    told.answers["GET"] = held({**SERVICE, "metadata": NAMED | metadata})
+    with pytest.raises(NameConflict) as caught:
+        await cluster.apply(SERVICE)
+    assert str(caught.value) == (
+        f"Service x-router exists and belongs to {whose}, not to model service x; "
+        "delete or rename it, or choose another name for what needs it"
+    )
+    assert caught.value.retryable
+    assert [method for method, *_ in asked(told)] == ["GET"]
+
+
+async def test_what_our_owner_controls_is_ours_whatever_its_labels(server: Given) -> None:
+    told, cluster = server
+    manifest = {**SERVICE, "metadata": {**OURS, "ownerReferences": [OWNER]}}
+    told.answers = {"GET": held({**SERVICE, "metadata": {**NAMED, "ownerReferences": [OWNER]}})}
+    await cluster.apply(manifest)
+    assert asked(told)[1:] == [("PATCH", "true", "u1")]
+
+
+@pytest.mark.parametrize("owners", [[], [{**OWNER, "uid": "them"}]])
+async def test_a_child_of_our_own_kinds_is_ours_by_its_owner_alone_for_people_may_make_and_label_them(
+    server: Given, owners: list[dict[str, Any]]
+) -> None:
+    told, cluster = server
+    told.answers["GET"] = held({**RUN, "metadata": {**OURS, "ownerReferences": owners}})
+    with pytest.raises(NameConflict, match=r"TrainingRun x-router exists and belongs to .*, not to TrainingRun run \(uid me\)"):
+        await cluster.apply(RUN)
+    told.answers["GET"] = held(RUN)
+    await cluster.apply(RUN)
+    assert asked(told)[-1] == ("PATCH", "true", "u1")
+
+
+async def test_a_look_that_fails_writes_nothing(server: Given) -> None:
+    told, cluster = server
+    told.answers["GET"] = failure(403)
+    with pytest.raises(ClusterError) as caught:
+        await cluster.apply(SERVICE)
+    assert (caught.value.status, [method for method, *_ in asked(told)]) == (403, ["GET"])
+
+
+async def test_only_so_many_objects_are_remembered(server: Given, monkeypatch: pytest.MonkeyPatch) -> None:
+    told, cluster = server
+    monkeypatch.setattr("flywheel.adapters.cluster._REMEMBERED", 2)
+    told.answers = {"GET": failure(404), "PATCH": held(SERVICE)}
+    names = ["a", "b", "a", "c", "a", "b"]
+    for name in names:  # b is the one that was used longest ago when c comes
+        await cluster.apply({**SERVICE, "metadata": {**OURS, "name": name}})
+    assert [path[-1] for method, path, *_ in told.requests if method == "GET"] == ["a", "b", "c", "b"]
+
+
 async def test_status_is_replaced_as_a_whole_under_the_version_that_was_read(server: Given) -> None:
     told, cluster = server
     await cluster.patch_status(ROLLOUT, {"phase": "Preparing"})
@@ -105,7 +229,7 @@ async def test_creating_over_another_owners_object_is_a_name_conflict_and_change
     told, cluster = server
     foreign = {**JOB, "metadata": {**JOB["metadata"], "ownerReferences": [{**OWNER, "uid": "them"}]}}
     told.answers = {"POST": failure(409), "GET": (200, foreign, {})}
-    with pytest.raises(NameConflict, match="belongs to them"):
+    with pytest.raises(NameConflict, match=r"belongs to TrainingRun run \(uid them\)"):
         await cluster.create(JOB)
     assert {r[0] for r in told.requests} == {"POST", "GET"}
 

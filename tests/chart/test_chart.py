@@ -126,6 +126,14 @@ def test_the_operator_holds_what_it_grants_to_the_router() -> None:
             assert set(granted["verbs"]) <= held, resource
 
 
+def test_the_operator_may_look_whose_a_thing_is_before_it_applies_it() -> None:
+    """Else the first apply could only overwrite blindly, or be refused for ever."""
+    applied = ["deployments", "services", "serviceaccounts", "configmaps", "roles", "rolebindings", "poddisruptionbudgets"]
+    for resource in [*applied, "trainingruns", "rewardmodels", "rollouts"]:
+        verbs = {verb for rule in rules() if resource in rule["resources"] for verb in rule["verbs"]}
+        assert {"get", "create", "patch"} <= verbs, resource
+
+
 def test_namespaced_mode_needs_no_cluster_role_for_the_operator() -> None:
     manifests = template("watchNamespaces={demo,prod}", "rbac.aggregate=false")
     assert of_kind("ClusterRole", manifests) == []

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flywheel.api.base import Metadata
+from flywheel.api.base import API_VERSION, Metadata
 from flywheel.api.rollout import Rollout, RolloutStatus
 from flywheel.api.training_run import TrainingRun
 from flywheel.plan.base import Defaults
@@ -167,3 +167,16 @@ def test_a_lap_looks_at_those_before_it_when_it_begins_and_is_not_woken_by_them_
     observed = asyncio.run(observe_generation(view, own, world, START))
     assert [g.metadata.name for g in observed.siblings] == seen
     assert [r.metadata.name for r in observed.rollouts] == ["r0"]
+
+
+@pytest.mark.parametrize(("owner", "seen"), [("lap", True), ("another", False), (None, False)])
+def test_a_rollout_of_the_right_name_is_the_laps_answer_only_if_the_lap_owns_it(owner: str | None, seen: bool) -> None:
+    cache = Cache(lambda key: None)
+    rollout = Rollout(metadata=Metadata(name="r", namespace="demo", uid="r"), spec=rollout_spec()).dump()
+    owners = [{"apiVersion": API_VERSION, "kind": "Generation", "name": "g", "uid": owner}] if owner else []
+    cache.put({**rollout, "kind": "Rollout", "metadata": {**rollout["metadata"], "resourceVersion": "1", "ownerReferences": owners}})
+    meta = {"name": "g", "namespace": "demo", "uid": "lap", "resourceVersion": "1"}
+    body = {"metadata": meta, "spec": {"flywheel": "f"}, "status": {"rollout": "r"}}
+    world = World(Defaults(), lambda address: None, Routers(), None)  # type: ignore[arg-type, return-value]
+    observed = asyncio.run(observe_generation(View(cache, Key("Generation", "demo", "g")), body, world, START))
+    assert (observed.rollout is not None) == seen

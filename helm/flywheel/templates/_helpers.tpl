@@ -51,7 +51,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]
-# What it makes and never reads again; the garbage collector removes it with its owner.
+# What it makes and doesn't watch: read before the first write alone, so that nobody else's is overwritten. The garbage collector removes it.
 - apiGroups: [""]
   resources: [services, serviceaccounts]
   verbs: [get, create, patch]

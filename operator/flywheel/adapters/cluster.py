@@ -24,16 +24,52 @@ class KubernetesCluster:
     def __init__(self, api: KubeApi) -> None:
         self._api = api
         self._said: OrderedDict[str, float] = OrderedDict()
+        self._ours: OrderedDict[str, str] = OrderedDict()  # path -> uid of what this process has applied, so that it is looked at once
 
     async def apply(self, manifest: Manifest) -> Manifest:
-        """Server-side apply. `force`: what the operator states is its own; fields it leaves out stay with whoever set them."""
+        """Server-side apply. What the operator states is its own, fields it leaves out stay with whoever set them; but an object of the
+        same name that is somebody else's is a NameConflict: else whoever may make a Flywheel could rewrite others' Services and Roles."""
+        if {"uid", "resourceVersion"} & manifest["metadata"].keys():
+            return await self._patch(manifest, force=True)  # it says which object it means
+        path = _path(manifest)
+        if (uid := self._ours.get(path)) is not None:
+            try:
+                return self._remember(path, await self._patch(_fenced(manifest, uid), force=True))
+            except ClusterError as error:
+                if error.status not in (409, 422):  # gone; or another object, which the server calls a change of an immutable field
+                    raise
+                self._ours.pop(path, None)
+        found = await self._look(path)
+        if found is None:
+            # Without force: if somebody takes the name at this moment, his fields are refused to us, and the next pass sees whose it is.
+            return self._remember(path, await self._patch(manifest, force=False))
+        if not _is_ours(found, manifest):
+            raise _name_conflict(manifest, found)
+        return self._remember(path, await self._patch(_fenced(manifest, found["metadata"]["uid"]), force=True))
+
+    async def _patch(self, manifest: Manifest, *, force: bool) -> Manifest:
         return await self._api.request(
             "PATCH",
             _path(manifest),
-            query=[("fieldManager", MANAGER), ("force", "true")],
+            query=[("fieldManager", MANAGER), ("force", "true" if force else "false")],
             body=manifest,
             content_type="application/apply-patch+yaml",
         )
+
+    async def _look(self, path: str) -> Manifest | None:
+        try:
+            return await self._api.request("GET", path)
+        except ClusterError as error:
+            if error.status != 404:
+                raise
+            return None
+
+    def _remember(self, path: str, made: Manifest) -> Manifest:
+        self._ours[path] = made["metadata"]["uid"]
+        self._ours.move_to_end(path)
+        while len(self._ours) > _REMEMBERED:
+            self._ours.popitem(last=False)
+        return made
 
     async def create(self, manifest: Manifest) -> Manifest:
         """Create, or return what an earlier try of the same owner has made."""
@@ -43,14 +79,10 @@ class KubernetesCluster:
             return await self._api.request("POST", collection, query=[("fieldManager", MANAGER)], body=manifest)
         except Conflict as conflict:
             found = await self._api.request("GET", _path(manifest))
-            wanted, owner = _belonging(manifest), _belonging(found)
-            if wanted == owner or (_controller(manifest) is None and _service(manifest) in (None, _service(found))):
+            wanted, owner = _controller(manifest), _controller(found)
+            if wanted == owner if wanted is not None else _service(manifest) in (None, _service(found)):
                 return found
-            raise NameConflict(
-                f"{manifest['kind']} {meta['name']} exists and belongs to {owner}, not to {wanted}; delete or rename it",
-                status=conflict.status,
-                retryable=True,
-            ) from conflict
+            raise _name_conflict(manifest, found) from conflict
 
     async def delete(self, api_version: str, kind: str, namespace: str, name: str, uid: str) -> None:
         """Delete in the background. Another uid under that name is another object: what was to go is gone."""
@@ -124,21 +156,58 @@ def _path(manifest: Manifest) -> str:
     return object_path(manifest["apiVersion"], manifest["kind"], meta["namespace"], meta["name"])
 
 
+def _fenced(manifest: Manifest, uid: str) -> Manifest:
+    """The same, for the object of that uid alone."""
+    return {**manifest, "metadata": {**manifest["metadata"], "uid": uid}}
+
+
+def _is_ours(found: Manifest, manifest: Manifest) -> bool:
+    """Whether an object of the manifest's name is one that an earlier pass has made for the same owner or the same model service."""
+    owner = _controller(manifest)
+    if manifest["apiVersion"] == API_VERSION:  # people make these too, with whatever labels: only an owner tells
+        return owner is not None and any(reference["uid"] == owner for reference in found["metadata"].get("ownerReferences") or ())
+    if owner is not None and owner == _controller(found):
+        return True
+    # A Flywheel that was deleted and made again has another uid; what serves outlives that, and is taken up by its labels.
+    return _managed(found) and _service(manifest) in (None, _service(found))
+
+
+def _name_conflict(manifest: Manifest, found: Manifest) -> NameConflict:
+    return NameConflict(
+        f"{manifest['kind']} {manifest['metadata']['name']} exists and belongs to {_belonging(found)}, not to {_belonging(manifest)}; "
+        "delete or rename it, or choose another name for what needs it",
+        status=409,
+        retryable=True,
+    )
+
+
 def _belonging(manifest: Manifest) -> str:
-    """Whose an object is, in a word: its owner's, the model service's that made it to outlive its maker, or nobody's."""
-    service = _service(manifest)
-    return _controller(manifest) or (f"model service {service}" if service else "nobody")
+    """Whose an object is, for people: its owner's, the model service's that made it to outlive its maker, or nobody's."""
+    if (owner := _owner(manifest)) is not None:
+        return f"{owner['kind']} {owner['name']} (uid {owner['uid']})"
+    if (service := _service(manifest)) is not None:
+        return f"model service {service}"
+    tool = (manifest["metadata"].get("labels") or {}).get("app.kubernetes.io/managed-by")
+    return f"nobody (managed by {tool})" if tool else "nobody"
+
+
+def _managed(manifest: Manifest) -> bool:
+    labels = manifest["metadata"].get("labels") or {}
+    return all(labels.get(name) == value for name, value in MANAGED_BY.items())
 
 
 def _service(manifest: Manifest) -> str | None:
     """The model service that an object of ours is labelled with; None for an object that is not ours."""
-    labels = manifest["metadata"].get("labels") or {}
-    ours = all(labels.get(name) == value for name, value in MANAGED_BY.items())
-    return labels.get(LABEL + "flywheel") if ours else None
+    return (manifest["metadata"].get("labels") or {}).get(LABEL + "flywheel") if _managed(manifest) else None
+
+
+def _owner(manifest: Manifest) -> Manifest | None:
+    """The reference to whom an object belongs to: its controller; without a controller the first owner."""
+    owners = manifest["metadata"].get("ownerReferences") or ()
+    return next((o for o in owners if o.get("controller")), owners[0] if owners else None)
 
 
 def _controller(manifest: Manifest) -> str | None:
-    """Whom an object belongs to: its controller's uid; without a controller the first owner's."""
-    owners = manifest["metadata"].get("ownerReferences") or ()
-    chosen = next((o for o in owners if o.get("controller")), owners[0] if owners else None)
-    return str(chosen["uid"]) if chosen else None
+    """The uid of whom an object belongs to."""
+    owner = _owner(manifest)
+    return str(owner["uid"]) if owner else None

@@ -19,7 +19,8 @@ MANAGED_BY = {"app.kubernetes.io/managed-by": MANAGER}
 
 @dataclass(frozen=True)
 class Apply:
-    """Server-side apply of a manifest. With `metadata.resourceVersion` in it, only if nobody wrote since."""
+    """Server-side apply of a manifest. With `metadata.resourceVersion` in it, only if nobody wrote since; with `metadata.uid` only to
+    that object; with neither, never to an object that somebody else has made."""
 
     manifest: Manifest
 

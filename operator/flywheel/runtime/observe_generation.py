@@ -21,7 +21,8 @@ async def observe_generation(view: View, body: Manifest, world: World, now: dt.d
     parse, uid, status = world.parser.parse, generation.metadata.uid, generation.status
     owner = view.get("Flywheel", generation.spec.flywheel)
     snapshot = view.get("ControllerRevision", status.snapshot) if status.snapshot else None
-    rollout = view.get("Rollout", status.rollout) if status.rollout else None
+    # By name, but only ours: a foreign one is no answer of the users, and its name is a NameConflict when ours is applied.
+    rollout = next((b for b in view.owned("Rollout", uid) if b["metadata"]["name"] == status.rollout), None)
     rollouts = [parse(Rollout, b) for b in view.of_service("Rollout", generation.spec.flywheel)]
     flywheel = parse(Flywheel, owner) if owner else None
     # Who was rejected before is asked once: a lap that has begun need not wake for what becomes of its siblings.
