@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,27 +20,22 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from flywheel_collector.outcome import METRICS
 from tests.collector.recount import recount
+from tests.processes import end_with_parent, free_ports
 
 EXPERIMENT = "demo.g1.kill"
 HORIZON, CAP = 30.0, 4
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Process:
     def __init__(self, root: Path) -> None:
-        self.root, self.port = root, free_port()
+        self.root, self.port = root, free_ports(1)[0]
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "flywheel_collector", "--flywheel", "demo", "--logs", f"{self.root}/logs", "--data", f"{self.root}/data",
              "--state", f"{self.root}/state.sqlite", "--port", str(self.port), "--host", "127.0.0.1", "--conversation-idle", "0.2"],
-            stderr=subprocess.DEVNULL, env=os.environ,
+            stderr=subprocess.DEVNULL, env=os.environ, preexec_fn=end_with_parent,
         )  # fmt: skip
 
     def stop(self, number: int) -> int:
