@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .. import models, training
+from .. import drift, models, training
 from ..job import Job, Outcome
 from ..parameters import option
 
@@ -10,7 +10,7 @@ COLUMNS = ("prompt", "chosen", "rejected")
 
 
 @dataclass(frozen=True)
-class Parameters:
+class Parameters(drift.Drift):
     """Parameters of DPO."""
 
     maxSteps: int = option(40, "Optimiser steps.", unit="steps", minimum=1, maximum=10_000_000)
@@ -44,9 +44,13 @@ def run(job: Job) -> Outcome:
     _, accuracy = training.ends(training.series(trainer, "rewards/accuracies"))
     _, margin = training.ends(training.series(trainer, "rewards/margins"))
     loss_first, loss_last = training.ends(training.series(trainer, "loss"))
+    content = training.save_model(trainer, job, start)
+    del trainer
+    bent = drift.metrics(job, start, content, (row["prompt"] for row in rows))
+    measured = {"loss_last": loss_last, "loss_first": loss_first, "train_accuracy": accuracy, "train_margin": margin, "pairs": len(rows)}
     return Outcome(
         kind="model",
-        content=training.save_model(trainer, job, start),
+        content=content,
         summary=f"Direct preference optimisation on {len(rows)} pairs.",
-        metrics={"loss_last": loss_last, "loss_first": loss_first, "train_accuracy": accuracy, "train_margin": margin, "pairs": len(rows)},
+        metrics=measured | bent,
     )

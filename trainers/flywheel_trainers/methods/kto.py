@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from typing import Any
 
-from .. import models, training
+from .. import drift, models, training
 from ..errors import RunError
 from ..job import Job, Outcome
 from ..parameters import option
 
 
 @dataclass(frozen=True)
-class Parameters:
+class Parameters(drift.Drift):
     """Parameters of KTO."""
 
     maxSteps: int = option(40, "Optimiser steps.", unit="steps", minimum=1, maximum=10_000_000)
@@ -45,11 +45,14 @@ def run(job: Job) -> Outcome:
     training.train(trainer, job)
     loss_first, loss_last = training.ends(training.series(trainer, "loss"))
     liked = sum(row["label"] for row in rows)
+    content = training.save_model(trainer, job, start)
+    del trainer
+    bent = drift.metrics(job, start, content, (row["prompt"] for row in rows))
     return Outcome(
         kind="model",
-        content=training.save_model(trainer, job, start),
+        content=content,
         summary=f"Trained on {liked} liked and {len(rows) - liked} disliked replies.",
-        metrics={"loss_last": loss_last, "loss_first": loss_first, "rows": len(rows), "liked": liked},
+        metrics={"loss_last": loss_last, "loss_first": loss_first, "rows": len(rows), "liked": liked, **bent},
     )
 
 

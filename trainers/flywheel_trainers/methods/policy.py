@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean, pvariance
 from typing import Any
 
-from .. import checkpoints, comparison, estimates, models, scoring, style, training
+from .. import checkpoints, comparison, drift, estimates, models, scoring, style, training
 from ..generation import Generator
 from ..job import Job, Outcome
 from ..parameters import option
@@ -30,7 +30,7 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class PolicyParameters:
+class PolicyParameters(drift.Drift):
     """Parameters of GRPO and RLOO."""
 
     maxSteps: int = option(30, "Optimiser steps.", unit="steps", minimum=1, maximum=10_000_000)
@@ -85,9 +85,9 @@ def run(job: Job, trainer_class: Any, config: dict[str, Any], config_class: Any)
     measured = {"reward_first": reward_first, "reward_last": reward_last, "prompts": float(len(rows))}
     content = training.save_model(trainer, job, start)
     selection = p.selection
+    del trainer
+    gc.collect()
     if selection and opponent:
-        del trainer
-        gc.collect()
         found = {0: start, **places.candidates(), p.maxSteps: content}
         prompts = [row["messages"] for row in select_rows][: selection.maxPrompts or None]
         wins = _win_rates(found, opponent, scoring.load(judges), prompts, selection, job)
@@ -108,7 +108,7 @@ def run(job: Job, trainer_class: Any, config: dict[str, Any], config_class: Any)
         kind="model",
         content=content,
         summary=f"Trained by {job.config.method} on {len(rows)} prompts against {', '.join(r.name for r in rewards)}.",
-        metrics=measured,
+        metrics=measured | drift.metrics(job, start, content, (row["messages"] for row in rows)),
         details=curve,
     )
 

@@ -6,14 +6,14 @@ By default only the last reply carries loss: what stands before it was said by w
 import re
 from dataclasses import dataclass
 
-from .. import models, training
+from .. import drift, models, training
 from ..errors import RunError
 from ..job import Job, Outcome
 from ..parameters import option
 
 
 @dataclass(frozen=True)
-class Parameters:
+class Parameters(drift.Drift):
     """Parameters of SFT."""
 
     maxSteps: int = option(50, "Optimiser steps.", unit="steps", minimum=1, maximum=10_000_000)
@@ -55,11 +55,14 @@ def run(job: Job) -> Outcome:
     )
     training.train(trainer, job)
     loss_first, loss_last = training.ends(training.series(trainer, "loss"))
+    content = training.save_model(trainer, job, start)
+    del trainer
+    bent = drift.metrics(job, start, content, (row["prompt"] if "prompt" in row else row["messages"][:-1] for row in rows))
     return Outcome(
         kind="model",
-        content=training.save_model(trainer, job, start),
+        content=content,
         summary=f"Fine-tuned on {len(rows)} conversations.",
-        metrics={"loss_last": loss_last, "loss_first": loss_first, "rows": len(rows)},
+        metrics={"loss_last": loss_last, "loss_first": loss_first, "rows": len(rows), **bent},
     )
 
 
