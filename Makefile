@@ -9,7 +9,7 @@ export PYTHONPATH := $(CURDIR):$(CURDIR)/operator:$(CURDIR)/trainers:$(CURDIR)/c
 IN_CLUSTER := eval "$$(python3 -m dev.cluster env)" &&
 
 .DEFAULT_GOAL := help
-.PHONY: bench-verdict bench-router bench-collector help venv venv-ml lint format test test-unit test-ml test-cluster demo cluster-up cluster-down images crds cli-docs lock clean
+.PHONY: bench-operator bench-verdict bench-router bench-collector help venv venv-ml lint format test test-unit test-ml test-cluster demo cluster-up cluster-down images crds cli-docs lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ —/'
@@ -68,6 +68,9 @@ bench-router: venv ## weight change to first effect, added latency, failed reque
 
 bench-collector: venv ## turns a second on one core, memory, recount
 	$(PYTHON) -m dev.bench.collector
+
+bench-operator: venv ## what the operator costs at 100, 300 and 1,000 Flywheels (a real API server; about 20 minutes)
+	$(PYTHON) -m dev.bench.operator $(BENCH_ARGS)
 
 lock: ## resolve pyproject.toml again into requirements/*.lock
 	bash dev/lock.sh && bash images/lock.sh

@@ -56,8 +56,8 @@ class MetricsProvider(Protocol):
     async def error_share(self, namespace: str, service: str, generation: str) -> ErrorShare | None:
         """Failed and all replies of a service's generation in the last minute; None when unknown."""
 
-    async def scalar(self, query: str) -> float | None:
-        """The value of a query with one result; None when there is none or the provider is down."""
+    async def conversations(self, namespace: str, service: str) -> float | None:
+        """Conversations of a service kept so far; None when unknown."""
 
 
 class TrafficRouter(Protocol):

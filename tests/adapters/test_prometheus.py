@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import json
 from collections.abc import AsyncIterator
@@ -10,7 +11,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from flywheel.adapters import prometheus, prometheus_shared
 from flywheel.adapters.prometheus import PrometheusMetrics
+from flywheel.adapters.prometheus_shared import SharedPrometheus
 from flywheel.plan.rollout_observed import ErrorShare
 from flywheel.stats.evidence import Evidence, Measured, NoData, Stale, Unavailable
 from flywheel.stats.moments import Moments
@@ -219,3 +222,61 @@ async def test_a_generation_of_the_same_name_elsewhere_is_not_counted(server: Gi
     await metrics.error_share("lab", "demo", "g1")
     assert told.queries
     assert all('flywheel="demo",flywheel_namespace="lab"' in query for query in told.queries)
+
+
+async def test_conversations_of_a_flywheel_of_the_same_name_elsewhere_are_not_asked_for(server: Given) -> None:
+    told, metrics = server
+    told.result = [{"metric": {}, "value": [NOW, "7"]}]
+    assert await metrics.conversations("lab", "f") == 7
+    assert told.queries == ['max(flywheel_conversations_total{flywheel="f",flywheel_namespace="lab"})']
+
+
+def replies(service: str, generation: str, value: object, namespace: str = "lab") -> dict[str, Any]:
+    return {"metric": {"flywheel": service, "flywheel_namespace": namespace, "generation": generation}, "value": [NOW, str(value)]}
+
+
+async def test_a_thousand_rollouts_share_one_answer_and_each_gets_its_own_share(server: Given) -> None:
+    told, metrics = server
+    everybody = [replies(f"f{n}", "g1", n) for n in range(1, 1001)]
+    told.result = {'code=~"5.."': [replies("f7", "g1", 3), replies("f7", "g2", 5)], "flywheel_requests_total": everybody}
+    shared = SharedPrometheus(metrics)
+    shares = await asyncio.gather(*(shared.error_share("lab", f"f{n}", "g1") for n in range(1, 1001)))
+    assert len(told.queries) == 2
+    assert shares[6] == ErrorShare(failed=3.0, total=7.0)
+    assert all(share == ErrorShare(failed=0.0, total=float(n)) for n, share in enumerate(shares, 1) if n != 7)
+    assert await shared.error_share("elsewhere", "f7", "g1") is None
+    assert await shared.error_share("lab", "f7", "g2") is None, "failures alone are no share"
+
+
+async def test_a_shared_answer_is_asked_for_again_when_it_is_no_longer_fresh(server: Given, monkeypatch: pytest.MonkeyPatch) -> None:
+    told, metrics = server
+    shared = SharedPrometheus(metrics)
+    told.result = [{"metric": {"flywheel": "f", "flywheel_namespace": "lab"}, "value": [NOW, "7"]}]
+    assert await shared.conversations("lab", "f") == 7
+    told.result = [{"metric": {"flywheel": "f", "flywheel_namespace": "lab"}, "value": [NOW, "8"]}]
+    assert await shared.conversations("lab", "f") == 7
+    monkeypatch.setattr(prometheus_shared, "FRESH", 0.0)
+    assert await shared.conversations("lab", "f") == 8
+
+
+async def test_a_prometheus_in_trouble_is_asked_no_more_often_than_a_healthy_one(server: Given) -> None:
+    told, metrics = server
+    told.status, told.body = 503, b"busy"
+    shared = SharedPrometheus(metrics)
+    assert await asyncio.gather(*(shared.conversations("lab", f"f{n}") for n in range(50))) == [None] * 50
+    assert await asyncio.gather(*(shared.error_share("lab", f"f{n}", "g") for n in range(50))) == [None] * 50
+    assert len(told.queries) == 3
+
+
+async def test_an_answer_for_all_that_is_too_long_is_asked_for_one_by_one(server: Given, monkeypatch: pytest.MonkeyPatch) -> None:
+    told, metrics = server
+    shared = SharedPrometheus(metrics)
+    monkeypatch.setattr(prometheus, "MAX_ANSWER", 400)
+    told.result = {
+        " by ": [replies(f"f{n}", "g1", n) for n in range(100)],
+        'code=~"5.."': [{"metric": {}, "value": [NOW, "2"]}],
+        "flywheel_requests_total": [{"metric": {}, "value": [NOW, "60"]}],
+        "flywheel_conversations_total": [{"metric": {}, "value": [NOW, "9"]}],
+    }
+    assert await shared.error_share("lab", "f7", "g1") == ErrorShare(failed=2.0, total=60.0)
+    assert await shared.conversations("lab", "f7") == 9

@@ -87,7 +87,7 @@ def running_cluster() -> ApiServer | None:
 
 
 @contextlib.contextmanager
-def started(directory: Path) -> Iterator[ApiServer]:
+def started(directory: Path, service_range: str = "10.96.0.0/24") -> Iterator[ApiServer]:
     """etcd and kube-apiserver on free ports of 127.0.0.1, ended and reaped at the end."""
     client, peer, secure = free_ports(3)
     server = _prepare(directory, secure)
@@ -99,7 +99,7 @@ def started(directory: Path) -> Iterator[ApiServer]:
     api = [
         f"--etcd-servers=http://127.0.0.1:{client}", "--bind-address=127.0.0.1", f"--secure-port={secure}",
         f"--cert-dir={directory / 'certs'}", f"--token-auth-file={directory / 'tokens.csv'}", "--authorization-mode=RBAC",
-        "--service-cluster-ip-range=10.96.0.0/24", "--endpoint-reconciler-type=none", "--profiling=false",
+        f"--service-cluster-ip-range={service_range}", "--endpoint-reconciler-type=none", "--profiling=false",
         "--service-account-issuer=https://flywheel.test", f"--service-account-key-file={directory / 'key.pem'}",
         f"--service-account-signing-key-file={directory / 'key.pem'}", "--disable-admission-plugins=ServiceAccount",
     ]  # fmt: skip

@@ -7,11 +7,12 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from flywheel.api.names import RETRY
 from flywheel.api.training_run import Attempt, TrainingRun
 from flywheel.plan.base import Apply, Create, Delete, Emit, Plan
 from flywheel.plan.kube import JobState, PodState
 from flywheel.plan.references import Objects
-from flywheel.plan.training_run import RETRY_ANNOTATION, TrainingRunObserved, plan_training_run
+from flywheel.plan.training_run import TrainingRunObserved, plan_training_run
 from tests.builders import T0, make_training_run, pod_state, seconds, waiting_pod
 
 
@@ -119,7 +120,7 @@ class World:
 
     def annotate_retry(self, token: str) -> World:
         body = self.run.dump()
-        body["metadata"].setdefault("annotations", {})[RETRY_ANNOTATION] = token
+        body["metadata"].setdefault("annotations", {})[RETRY] = token
         self.run = TrainingRun.model_validate(body)
         return self
 

@@ -51,7 +51,7 @@ class SimulatedCluster:
         self.ends: Callable[[Body], tuple[int, str]] = lambda pod: (0, result(pod))  # how a trainer's pod ends
         self.serves: Callable[[Body], bool] = lambda pod: True  # whether a pod of a Deployment gets ready
         self.answer: Callable[[str], Evidence] = lambda experiment: evidence(BETTER, BETTER)  # what users say of a candidate
-        self.conversations: Callable[[], float | None] = lambda: None
+        self.kept: Callable[[], float | None] = lambda: None
         self.errors: ErrorShare | None = None
         self.router_listens = True
 
@@ -126,9 +126,9 @@ class SimulatedCluster:
         """MetricsProvider."""
         return self.errors
 
-    async def scalar(self, query: str) -> float | None:
+    async def conversations(self, namespace: str, service: str) -> float | None:
         """MetricsProvider."""
-        return self.conversations()
+        return self.kept()
 
 
 class Operator:

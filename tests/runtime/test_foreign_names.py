@@ -31,7 +31,7 @@ def written(body: Body) -> Body:
 def test_a_foreign_part_is_left_as_it_is_and_named_until_it_is_gone(kind: str, name: str) -> None:
     async def story() -> None:
         cluster, ref = SimulatedCluster(), Ref(kind, name)
-        cluster.conversations = lambda: 0.0
+        cluster.kept = lambda: 0.0
         theirs = {"metadata": {"name": name, "labels": {"app.kubernetes.io/managed-by": "Helm"}}, "spec": {"replicas": 0}}
         before = copy.deepcopy(cluster.api.create({"apiVersion": VERSIONS[kind], "kind": kind, **theirs}))
         cluster.make("Flywheel", "demo", FLYWHEEL)

@@ -87,7 +87,7 @@ class Lap:
 async def live_through(number: int, start: Death, deaths: list[Death] | None = None) -> Death:
     """The rest of a lap, by an operator that has just been started; with `deaths`, every write of it is noted there."""
     cluster = SimulatedCluster(start.state.copy(), start.time)
-    cluster.conversations = lambda: CONVERSATIONS[number]
+    cluster.kept = lambda: CONVERSATIONS[number]
     cluster.answer = users
     if number == 1 and not cluster.state.objects:
         cluster.make("Flywheel", "demo", FLYWHEEL)

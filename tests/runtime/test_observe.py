@@ -134,10 +134,10 @@ class Numbers:
     """A Prometheus that remembers what it was asked."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.asked: list[tuple[str, str]] = []
 
-    async def scalar(self, query: str) -> float | None:
-        self.asked.append(query)
+    async def conversations(self, namespace: str, service: str) -> float | None:
+        self.asked.append((namespace, service))
         return 7.0
 
 
@@ -148,7 +148,7 @@ def test_conversations_of_a_flywheel_of_the_same_name_elsewhere_do_not_count() -
     body = {"metadata": meta, "spec": {"base": {"uri": "file:///flywheel/a", "digest": "sha256:" + "a" * 64}}}
     view = View(Cache(lambda key: None), Key("Flywheel", "lab", "f"))
     assert asyncio.run(observe_flywheel(view, body, world, START)).conversations == 7
-    assert numbers.asked == ['max(flywheel_conversations_total{flywheel="f",flywheel_namespace="lab"})']
+    assert numbers.asked == [("lab", "f")]
 
 
 @pytest.mark.parametrize(("status", "seen"), [({}, ["g0", "g1"]), ({"revision": 1}, [])])

@@ -81,7 +81,7 @@ class Life(RuleBasedStateMachine):
         self.cluster.api.watchers.append(self.watchman.see)
         self.cluster.make("Flywheel", "demo", FLYWHEEL)
         self.count = 60.0
-        self.cluster.conversations = lambda: self.count
+        self.cluster.kept = lambda: self.count
         self.operator = await self.stack.enter_async_context(self.cluster.operator(self.watchman.planners))
 
     def do(self, what: Coroutine[Any, Any, None]) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import time
+import urllib.request
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ def kubeconfig_path() -> str | None:
 async def load_configuration(path: str | None = None, context: str | None = None) -> Configuration:
     """A kubeconfig if one is named or found, else the pod's service account, whose token is read again as it rotates."""
     configuration = Configuration()
+    # Asked once: aiohttp would look for a proxy and a .netrc in a thread of its own at every request.
+    configuration.client_session_kwargs = {"trust_env": bool(urllib.request.getproxies())}
     path = path or kubeconfig_path()
     if path:
         await config.load_kube_config(config_file=path, context=context, client_configuration=configuration)  # type: ignore[no-untyped-call]

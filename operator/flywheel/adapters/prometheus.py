@@ -31,6 +31,10 @@ class QueryError(Exception):
     """The provider couldn't be asked, or gave an answer that makes no sense."""
 
 
+class AnswerTooLong(QueryError):
+    """More than we take into memory at once."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """One series of an instant query."""
@@ -38,6 +42,11 @@ class Sample:
     labels: Mapping[str, str]
     time: float
     value: float
+
+    @property
+    def finite(self) -> bool:
+        """Whether the value is a number."""
+        return math.isfinite(self.value)
 
 
 class PrometheusMetrics:
@@ -50,7 +59,7 @@ class PrometheusMetrics:
         """Everything that is known of an experiment."""
         query = f'{{__name__=~"{_PREFIX}.+",experiment="{_escape(experiment)}"}}'
         try:
-            samples = _newest_exporter(await self._query(query))
+            samples = _newest_exporter(await self.query(query))
             age = _age(samples)
         except QueryError as error:
             return Evidence(None, {metric: Unavailable(str(error)) for metric in metrics}, window_over)
@@ -71,15 +80,21 @@ class PrometheusMetrics:
             return None
         return ErrorShare(failed=max(0.0, failed or 0.0), total=max(0.0, total))
 
+    async def conversations(self, namespace: str, service: str) -> float | None:
+        """Conversations kept so far. Not the sum: after a restart of the collector its predecessor's series lingers, and both count alike."""
+        ours = f'flywheel="{_escape(service)}",flywheel_namespace="{_escape(namespace)}"'
+        return await self.scalar(f"max(flywheel_conversations_total{{{ours}}})")
+
     async def scalar(self, query: str) -> float | None:
         """The value of a query with one result."""
         try:
-            samples = await self._query(query)
+            samples = await self.query(query)
         except QueryError:
             return None
         return samples[0].value if len(samples) == 1 and math.isfinite(samples[0].value) else None
 
-    async def _query(self, query: str) -> list[Sample]:
+    async def query(self, query: str) -> list[Sample]:
+        """An instant query; raises QueryError."""
         try:
             async with self._session.post(self._url, data={"query": query}, timeout=TIMEOUT, allow_redirects=False) as response:
                 body = await response.content.read(MAX_ANSWER + 1)
@@ -88,7 +103,7 @@ class PrometheusMetrics:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise QueryError(f"Prometheus at {self._url}: {str(error) or type(error).__name__}") from error
         if len(body) > MAX_ANSWER:
-            raise QueryError(f"Prometheus at {self._url}: the answer is longer than {MAX_ANSWER} bytes")
+            raise AnswerTooLong(f"Prometheus at {self._url}: the answer is longer than {MAX_ANSWER} bytes")
         return _parse(body, response.status, self._url)
 
 

@@ -8,12 +8,11 @@ from typing import Any
 
 from flywheel.api.base import format_time
 from flywheel.api.generation import TERMINAL_GENERATION_PHASES
+from flywheel.api.names import RETRY
 from flywheel.api.rollout import TERMINAL_ROLLOUT_PHASES
 from flywheel.cli.errors import Problem
 from flywheel.cli.reading import Body, controller, dig, name, phase, text, title
-from flywheel.plan.base import LABEL
 
-RETRY = LABEL + "retry"
 ENDED = {
     "Generation": TERMINAL_GENERATION_PHASES,
     "Rollout": TERMINAL_ROLLOUT_PHASES,

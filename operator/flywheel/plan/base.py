@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from flywheel.api.base import API_VERSION, Metadata
+from flywheel.api.names import LABEL as LABEL
+from flywheel.api.names import MANAGED_BY as MANAGED_BY
+from flywheel.api.names import MANAGER as MANAGER
 
 Manifest = dict[str, Any]
-MANAGER = "flywheel-operator"
-LABEL = "modelflywheel.dev/"
-MANAGED_BY = {"app.kubernetes.io/managed-by": MANAGER}
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,15 @@ from typing import Any
 from flywheel.api.base import API_VERSION, get_condition, parse_duration, set_condition
 from flywheel.api.common import Artifact
 from flywheel.api.flywheel import Flywheel
-from flywheel.api.generation import Champion, Generation, GenerationDecision, GenerationSpec, GenerationStatus, StageStatus
+from flywheel.api.generation import Champion, GenerationDecision, GenerationSpec, GenerationStatus, StageStatus
+from flywheel.api.names import retry_token
 from flywheel.api.reasons import Reason
 from flywheel.api.rollout import ArmModel, Rollout, RolloutSpec
 from flywheel.plan.base import LABEL, MANAGED_BY, Action, Apply, Create, Emit, Manifest, Owner, Plan, child_name
 from flywheel.plan.default_stages import default_stages
 from flywheel.plan.generation_inputs import InputError, check_graph
 from flywheel.plan.generation_observed import GenerationObserved, snapshot_name
-from flywheel.plan.generation_stages import RETRY, pause_unfinished, plan_stages
+from flywheel.plan.generation_stages import pause_unfinished, plan_stages
 from flywheel.plan.quarantine import rejected
 
 TICK = dt.timedelta(seconds=10)
@@ -58,7 +59,7 @@ def _lap_begins(observed: GenerationObserved) -> bool:
         return True
     if status.decision is None:
         return False
-    failed, retry = status.decision.verdict not in ("Promoted", "Completed"), _retry(generation)
+    failed, retry = status.decision.verdict not in ("Promoted", "Completed"), retry_token(generation.metadata)
     return _edited(observed) or (failed and retry is not None and retry != status.retry)
 
 
@@ -68,11 +69,6 @@ def _edited(observed: GenerationObserved) -> bool:
     if generation.status.revision in (None, generation.metadata.generation):
         return False
     return snapshot is None or snapshot.model_copy(update={"suspend": generation.spec.suspend}) != generation.spec
-
-
-def _retry(generation: Generation) -> str | None:
-    token = generation.metadata.annotations.get(RETRY)
-    return token[:256] if token else None
 
 
 def _begin(draft: Draft) -> None:
@@ -85,7 +81,7 @@ def _begin(draft: Draft) -> None:
         return
     draft.status = GenerationStatus(
         revision=generation.metadata.generation,
-        retry=_retry(generation),
+        retry=retry_token(generation.metadata),
         snapshot=snapshot_name(generation.metadata),
         parent=champion,
         quarantined=_quarantined(draft.observed, champion),

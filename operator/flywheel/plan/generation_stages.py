@@ -11,6 +11,7 @@ from flywheel.api.base import API_VERSION, get_condition
 from flywheel.api.common import Artifact
 from flywheel.api.flywheel import Flywheel
 from flywheel.api.generation import Champion, Generation, GenerationSpec, Stage, StageStatus
+from flywheel.api.names import RETRY
 from flywheel.api.reward_model import RewardModel, RewardModelTemplate
 from flywheel.api.training_run import TrainingRun, TrainingTemplate
 from flywheel.plan import gates
@@ -18,7 +19,6 @@ from flywheel.plan.base import LABEL, MANAGED_BY, Action, Apply, Delete, Manifes
 from flywheel.plan.generation_inputs import Surroundings, dependencies, resolve
 from flywheel.plan.generation_observed import GenerationObserved
 
-RETRY = LABEL + "retry"
 Child = TrainingRun | RewardModel
 
 

@@ -172,7 +172,7 @@ def deployment_state(body: Body, pods: Iterable[Body] = ()) -> DeploymentState:
         updated=status.get("observedGeneration", 0) >= meta.get("generation", 0),
         owner_uid=controller["uid"] if controller else None,
         labels=meta.get("labels") or {},
-        hash=(meta.get("annotations") or {}).get("modelflywheel.dev/hash"),
+        hash=(meta.get("annotations") or {}).get(LABEL + "hash"),
         created=parse_time(meta.get("creationTimestamp")),
         pods=tuple(pod_state(p) for p in pods),
     )

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from flywheel.api.base import API_VERSION, get_condition, set_condition
 from flywheel.api.common import Artifact
+from flywheel.api.names import RETRY, retry_token
 from flywheel.api.reasons import Reason
 from flywheel.api.reward_model import RewardModel, RewardModelStatus, Validation
 from flywheel.api.training_run import TrainingRun, TrainingRunSpec
 from flywheel.plan.base import LABEL, MANAGED_BY, Action, Apply, Defaults, Emit, Manifest, Owner, Plan, child_name
-from flywheel.plan.training_run import RETRY_ANNOTATION
 
 Phase = Literal["Pending", "Training", "Ready", "Failed"]
 AGAIN = dt.timedelta(seconds=30)  # the child's events wake earlier
@@ -83,7 +83,8 @@ def _train(this: _Pass) -> Plan:
     child, name = this.observed.training_run, training_run_name(this.model)
     this = this.having(training_run=name)
     if child is None:
-        unchanged = this.status.observed_generation == this.model.metadata.generation and this.status.retry == _token(this.model)
+        meta = this.model.metadata
+        unchanged = this.status.observed_generation == meta.generation and this.status.retry == retry_token(meta)
         if this.status.phase == "Failed" and unchanged:
             return Plan(this.model.status.dump())  # its run was tidied away; that mends nothing
         message = f"TrainingRun {name} is being created"
@@ -161,26 +162,21 @@ def _manifest(model: RewardModel, name: str) -> Manifest:
         "labels": {**MANAGED_BY, **inherited, LABEL + "reward-model": model.metadata.name},
         "ownerReferences": [Owner("RewardModel", model.metadata).reference()],
     }
-    if token := _token(model):
-        metadata["annotations"] = {RETRY_ANNOTATION: token}
+    if token := retry_token(model.metadata):
+        metadata["annotations"] = {RETRY: token}
     return {"apiVersion": API_VERSION, "kind": "TrainingRun", "metadata": metadata, "spec": _spec(model).dump()}
-
-
-def _token(model: RewardModel) -> str | None:
-    token = model.metadata.annotations.get(RETRY_ANNOTATION)
-    return token[:256] if token else None
 
 
 def _heeded(model: RewardModel, child: TrainingRun) -> bool:
     """Whether the child has seen the retry that was asked for; before that its failure answers an earlier one."""
-    attempts, token = child.status.attempts, _token(model)
+    attempts, token = child.status.attempts, retry_token(model.metadata)
     return token is None or not attempts or attempts[-1].retry_token == token
 
 
 def _differs(model: RewardModel, child: TrainingRun) -> bool:
     """Whether the child does not do what the spec says now."""
-    token = _token(model)
-    return child.spec != _spec(model) or (token is not None and child.metadata.annotations.get(RETRY_ANNOTATION) != token)
+    token = retry_token(model.metadata)
+    return child.spec != _spec(model) or (token is not None and child.metadata.annotations.get(RETRY) != token)
 
 
 def _settle(
@@ -196,7 +192,7 @@ def _settle(
     metadata = this.model.metadata
     old = get_condition(this.model.status.conditions, "Ready")
     conditions = set_condition(this.status.conditions, "Ready", ready, reason, message, generation=metadata.generation, now=this.now)
-    answered = {"observed_generation": metadata.generation, "retry": _token(this.model)}
+    answered = {"observed_generation": metadata.generation, "retry": retry_token(this.model.metadata)}
     status = this.status.model_copy(update={"phase": phase, "conditions": conditions, **answered})
     event = () if old and old.reason == reason.value else (Emit("Normal" if reason in CALM else "Warning", reason.value, message[:1024]),)
     return Plan(status.dump(), (*actions, *event), this.now + again if again is not None else None)

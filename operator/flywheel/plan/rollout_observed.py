@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 from flywheel.api.base import parse_duration
 from flywheel.api.flywheel import Flywheel
+from flywheel.api.names import RETRY
 from flywheel.api.rollout import TERMINAL_ROLLOUT_PHASES, Rollout, RolloutStatus
-from flywheel.plan.base import LABEL, Defaults, Manifest, stable_hash
+from flywheel.plan.base import Defaults, Manifest, stable_hash
 from flywheel.plan.kube import DeploymentState
 from flywheel.specs.envoy import Routes
 from flywheel.stats.verdict import Evidence
 
-RETRY = LABEL + "retry"
 MAX_OWNER = 110  # of an experiment's id, which the collector takes up to 128 characters long; the hashes tell experiments apart
 
 

@@ -13,17 +13,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flywheel.api.base import get_condition, parse_duration, set_condition
+from flywheel.api.names import RETRY, retry_token
 from flywheel.api.reasons import Reason
 from flywheel.api.training_run import Attempt, Inputs, TrainingPhase, TrainingRun, TrainingRunStatus
 from flywheel.plan import attempts as ends
-from flywheel.plan.base import LABEL, Action, Create, Defaults, Delete, Emit, Plan, child_name, duration_text, stable_hash
+from flywheel.plan.base import Action, Create, Defaults, Delete, Emit, Plan, child_name, duration_text, stable_hash
 from flywheel.plan.base import Apply as ApplyAction
 from flywheel.plan.kube import JobState, PodState
 from flywheel.plan.references import Objects, Problem, resolve_inputs
 from flywheel.specs.pods import InvalidPodTemplate
 from flywheel.specs.trainer_job import DEFAULT_RESOURCES, run_config, suspend_patch, trainer_job
 
-RETRY_ANNOTATION = LABEL + "retry"
 KEPT_ATTEMPTS = 128
 MAX_BACKOFF = dt.timedelta(minutes=10)
 POLL = dt.timedelta(seconds=2)  # progress of a running trainer
@@ -32,7 +32,7 @@ BLOCKED = dt.timedelta(seconds=30)  # looked at again even if the event that unb
 SUSPENDED = dt.timedelta(minutes=5)
 PATIENCE = dt.timedelta(seconds=30)  # before a Job without a pod is remarked on
 WAITING_ERRORS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
-HOW_TO_RETRY = f"then change the spec, or set the annotation {RETRY_ANNOTATION} to a new value"
+HOW_TO_RETRY = f"then change the spec, or set the annotation {RETRY} to a new value"
 CALM = {Reason.STARTING, Reason.RUNNING, Reason.SUCCEEDED, Reason.SUSPENDED, Reason.WAITING}
 
 
@@ -109,7 +109,7 @@ def _follow(this: _Pass, attempt: Attempt) -> Plan:
     attempt = attempt.model_copy(
         update={
             "job_uid": job.uid,
-            "retry_token": _retry_token(this.run) or attempt.retry_token,
+            "retry_token": retry_token(this.run.metadata) or attempt.retry_token,
             "start_time": attempt.start_time or min((pod.started for pod in pods if pod.started), default=None),
             "gpu_seconds": max(attempt.gpu_seconds, ends.gpu_seconds(job, this.run.spec.gpus_per_node, this.now)),
         }
@@ -272,7 +272,7 @@ def _begin(this: _Pass, number: int) -> Plan:
         job=child_name(run.metadata, f"a{number}", number),
         revision=run.metadata.generation,
         spec_hash=spec_hash(run),
-        retry_token=_retry_token(run) or (this.last.retry_token if this.last else None),
+        retry_token=retry_token(run.metadata) or (this.last.retry_token if this.last else None),
     )
     begun = this.having(
         attempts=(*this.status.attempts, attempt)[-KEPT_ATTEMPTS:],
@@ -349,14 +349,9 @@ def _spec_changed(run: TrainingRun, attempt: Attempt) -> bool:
     return run.metadata.generation > attempt.revision and spec_hash(run) != attempt.spec_hash
 
 
-def _retry_token(run: TrainingRun) -> str | None:
-    token = run.metadata.annotations.get(RETRY_ANNOTATION)
-    return token[:256] if token else None
-
-
 def _fresh(run: TrainingRun, last: Attempt) -> bool:
     """Whether somebody has mended the run or asked for another try since its newest attempt."""
-    return _retry_token(run) not in (None, last.retry_token) or _spec_changed(run, last)
+    return retry_token(run.metadata) not in (None, last.retry_token) or _spec_changed(run, last)
 
 
 # -------------------------------------------------------------------------------------------------- actions and status

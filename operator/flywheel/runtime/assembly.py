@@ -11,6 +11,7 @@ from flywheel.adapters.cluster import KubernetesCluster
 from flywheel.adapters.collector import CollectorExperiments
 from flywheel.adapters.kube_api import KubeApi
 from flywheel.adapters.prometheus import PrometheusMetrics
+from flywheel.adapters.prometheus_shared import SharedPrometheus
 from flywheel.adapters.router import AgentRouter
 from flywheel.adapters.trainer import TrainerPoll
 from flywheel.adapters.watch import ApiSource, Informer
@@ -38,7 +39,7 @@ def outside(session: aiohttp.ClientSession, defaults: Defaults) -> tuple[World, 
 
     def provider(address: str) -> MetricsProvider:
         if address not in providers:
-            providers[address] = PrometheusMetrics(session, address)
+            providers[address] = SharedPrometheus(PrometheusMetrics(session, address))
         return providers[address]
 
     return World(defaults, provider, AgentRouter(session), TrainerPoll(session)), CollectorExperiments(session)
@@ -64,7 +65,7 @@ class Operator:
         ]
         self.opened = False
         self._clock = clock
-        metrics.watch_loop(lambda: self.loop.depth, self._ticked)
+        metrics.watch_loop(lambda: self.loop.depth, lambda: self.loop.unseen, self._ticked)
         metrics.registry.register(ObjectMetrics(self._bodies, clock))
 
     async def sync(self) -> None:

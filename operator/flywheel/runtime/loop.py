@@ -45,6 +45,7 @@ class _Item:
     conflicts: int = 0
     failed_at: float | None = None
     timer: asyncio.TimerHandle | None = None
+    seen: bool = False  # had a pass that ended, well or not
 
 
 class Watcher(Protocol):
@@ -80,6 +81,11 @@ class Loop:
     def depth(self) -> int:
         """So many objects wait (for a moment, the heartbeat too)."""
         return self._queue.qsize()
+
+    @property
+    def unseen(self) -> int:
+        """So many objects have had no pass yet since this process began."""
+        return sum(not item.seen for item in self._items.values())
 
     def wake(self, key: Key) -> None:
         """Something about this object changed."""
@@ -142,7 +148,7 @@ class Loop:
             error = caught
         self._watcher.passed(key, self._now() - started, error)
         delay = self._after_success(item, outcome) if error is None else await self._after_error(key, item, error)
-        item.running = False
+        item.running, item.seen = False, True
         if outcome.gone and not item.dirty:
             del self._items[key]
         elif item.dirty and error is None:

@@ -37,6 +37,9 @@ class Metrics:
         self._ticked = Gauge(
             "flywheel_operator_last_tick_timestamp_seconds", "When a worker last took something from the queue.", registry=self.registry
         )
+        self._unseen = Gauge(
+            "flywheel_operator_awaiting_first_pass", "Objects that this process has yet to look at for the first time.", registry=self.registry
+        )
         # Latency without resource and code, which would multiply the buckets by a hundred.
         self._requests = Counter(
             "flywheel_operator_api_requests_total",
@@ -73,9 +76,10 @@ class Metrics:
         """Whether this replica reconciles."""
         self._leader.set(float(leads))
 
-    def watch_loop(self, depth: Callable[[], int], ticked: Callable[[], float]) -> None:
+    def watch_loop(self, depth: Callable[[], int], unseen: Callable[[], int], ticked: Callable[[], float]) -> None:
         """Look at the loop when Prometheus asks: a loop that hangs would report nothing of itself."""
         self._depth.set_function(depth)
+        self._unseen.set_function(unseen)
         self._ticked.set_function(ticked)
 
 

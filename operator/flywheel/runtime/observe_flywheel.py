@@ -19,12 +19,10 @@ async def observe_flywheel(view: View, body: Manifest, world: World, now: dt.dat
     """Everything from the caches, and the number of conversations from Prometheus."""
     flywheel = world.parser.parse(Flywheel, body)
     name, namespace = flywheel.metadata.name, flywheel.metadata.namespace
-    # Not the sum: after a restart of the collector the series of its predecessor lingers, and both count the same conversations.
-    query = f'max(flywheel_conversations_total{{flywheel="{name}",flywheel_namespace="{namespace}"}})'
     provider = world.metrics(world.defaults.prometheus_address)
     # The outside world first: what the caches say must not be older than the plan that is made from it.
     conversations = await world.throttle.ask(
-        f"conversations/{flywheel.metadata.uid}", CONVERSATIONS_EVERY, now, lambda: provider.scalar(query)
+        f"conversations/{flywheel.metadata.uid}", CONVERSATIONS_EVERY, now, lambda: provider.conversations(namespace, name)
     )
     before = observe_service(view, name)
     routed = {arm.arm for arm in before.routes.routes.arms} if before.routes else set()

@@ -6,12 +6,11 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from flywheel.api.base import GROUP
 from flywheel.api.common import PodSettings, Storage
+from flywheel.api.names import LABEL as LABEL
+from flywheel.api.names import MANAGED_BY as MANAGED_BY
 
 Manifest = dict[str, Any]
-LABEL = f"{GROUP}/"
-MANAGED_BY = {"app.kubernetes.io/managed-by": "flywheel-operator"}
 UID = 10001
 STORAGE_PATH = "/flywheel"
 
