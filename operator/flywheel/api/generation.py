@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from flywheel.api.base import Finite, Metadata, Name, ObjectName, PositiveDuration, Resource, Status, Time
+from flywheel.api.base import SCHEMALESS, Digest, Duration, Finite, Metadata, Name, ObjectName, PositiveDuration, Resource, Status, Time
 from flywheel.api.cel import rule, rules
 from flywheel.api.common import Artifact, ModelRef
-from flywheel.api.inputs import MAKES_MODEL, lap_rules, template_rules
+from flywheel.api.inputs import DEFAULT_MODELS, EXTENDS, MAKES_MODEL, lap_rules, template_rules
 from flywheel.api.reward_model import RewardModelTemplate
 from flywheel.api.rollout import RolloutTemplate
 from flywheel.api.training_run import DatasetInput, Metrics, TrainingTemplate
 
 MAX_QUARANTINED = 100  # far more laps than the age limit of Curate leaves turns of
+MAX_APPROVALS = 64
+ROLLOUT = "rollout"  # what an approval of the whole lap is called, among those of stages
+
+CachePolicy = Literal["Auto", "Always", "Never"]
+Baseline = Literal["Absolute", "Parent", "Champion"]
 
 
 class Gate(Resource):
@@ -37,11 +42,32 @@ class Gate(Resource):
         Literal["GreaterThan", "GreaterThanOrEqual", "LessThan", "LessThanOrEqual"],
         Field(description="How the metric must compare with `value`."),
     ]
-    value: Annotated[Finite, Field(description="The limit.")]
+    value: Annotated[Finite, Field(description="The limit; of a difference, if there is a `baseline`.")]
+    baseline: Annotated[
+        Baseline,
+        Field(
+            description="What the metric is compared with. Absolute: `value` itself. Parent, Champion: the same metric of the stage of the "
+            "same name in the record of the champion at the lap's start, or of today's; then `value` limits the difference (ours minus "
+            "theirs)."
+        ),
+    ] = "Absolute"
     on_failure: Annotated[
         Literal["Reject", "Hold", "Warn"], Field(description="Reject ends the lap; Hold waits for a person; Warn says it and goes on.")
     ] = "Reject"
     message: Annotated[str, Field(max_length=256, description="What a failure means, for the person who reads it.")] = ""
+
+
+class StageRetry(Resource):
+    """Another try of a stage whose run has failed for good by its own `retry`, in a way that another try may mend."""
+
+    limit: Annotated[int, Field(ge=1, le=20, description="How many more tries a stage gets.")] = 1
+    backoff: Annotated[Duration, Field(description="Wait before the first of them; doubled each time, at most 1h.")] = "1m"
+
+
+class ApprovalRequest(Resource):
+    """A person must approve before the lap goes on: one with the right `approve` on generations."""
+
+    message: Annotated[str, Field(max_length=256, description="What that person should look at.")] = ""
 
 
 class Stage(Resource):
@@ -75,15 +101,52 @@ class Stage(Resource):
         tuple[Name, ...], Field(max_length=16, description="Stages that must have passed, besides those its inputs name.")
     ] = ()
     gates: Annotated[tuple[Gate, ...], Field(max_length=32, description="Limits that must hold before the lap goes on.")] = ()
+    retry: Annotated[
+        StageRetry | None, Field(description="More tries of a stage that failed in a way that may pass. Absent: it ends the lap.")
+    ] = None
+    cache: Annotated[CachePolicy | None, Field(description="As the lap's `cache`, for this stage alone.")] = None
+    approval: Annotated[
+        ApprovalRequest | None, Field(description="A person must approve what the stage made, once its gates have passed.")
+    ] = None
+
+
+class StagePatch(Resource):
+    """A change of one stage."""
+
+    name: Annotated[Name, Field(description="The stage that is changed.")]
+    patch: Annotated[
+        dict[str, Any],
+        Field(
+            description="Fields of the stage, as in `stages`, merged over it: objects field by field, lists of named items by name, other "
+            "lists as a whole; null takes a field away.",
+            json_schema_extra=SCHEMALESS,
+        ),
+    ]
 
 
 LAP_RULES = (
     *lap_rules(),
     rule(
         "!has(self.candidate) || !has(self.stages) || self.stages.size() == 0 || "
+        f"({EXTENDS} && self.candidate in {list(DEFAULT_MODELS)!r}) || "
         f"self.stages.exists(s, s.name == self.candidate && has(s.run) && s.run.method in {list(MAKES_MODEL)!r})",
         f"candidate '{{self.candidate}}' is no stage that makes a model; name one whose method is among {', '.join(MAKES_MODEL)}",
         at=".candidate",
+    ),
+    rule(
+        "!has(self.candidate) || !has(self.skip) || !(self.candidate in self.skip)",
+        "candidate '{self.candidate}' is skipped; name another stage, or take it out of 'skip'",
+        at=".candidate",
+    ),
+    rule(
+        "!has(self.approval) || has(self.rollout)",
+        "approval is asked for before the rollout, and there is none; add 'rollout', or give 'approval' to a stage",
+        at=".approval",
+    ),
+    rule(
+        f"!has(self.approval) || !has(self.stages) || !self.stages.exists(s, s.name == '{ROLLOUT}')",
+        f"a stage is called '{ROLLOUT}', which is the name of the approval before the rollout; rename the stage",
+        at=".stages",
     ),
 )
 
@@ -101,12 +164,55 @@ class GenerationTemplate(Resource):
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
         ),
     ] = ()
+    default_stages: Annotated[
+        Literal["Replace", "Extend"],
+        Field(
+            description="What `stages` are to the default ones. Replace: they are the whole lap. Extend: they are added to the default "
+            "ones; one of the same name takes its place."
+        ),
+    ] = "Replace"
+    stage_patches: Annotated[
+        tuple[StagePatch, ...],
+        Field(
+            max_length=24,
+            description="Changes of single stages of the lap, such as more GPUs for a default one.",
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        ),
+    ] = ()
+    skip: Annotated[
+        tuple[Name, ...],
+        Field(
+            max_length=24,
+            description="Stages that are left out. What needs one of them must be left out too, or changed.",
+            json_schema_extra={"x-kubernetes-list-type": "set"},
+        ),
+    ] = ()
+    cache: Annotated[
+        CachePolicy,
+        Field(
+            description="Whether a stage takes over what an earlier run of this Flywheel has made of the same inputs, parameters and seed. "
+            "Auto: only if the image is named by its digest, and the earlier run ran the same. Always: whatever the image was. Never: it "
+            "runs."
+        ),
+    ] = "Auto"
+    approval: Annotated[ApprovalRequest | None, Field(description="A person must approve the lap's model before it meets users.")] = None
     candidate: Annotated[Name | None, Field(description="The stage whose model meets users. Default: the last one that makes a model.")] = (
         None
     )
     rollout: Annotated[RolloutTemplate | None, Field(description="How the model meets users. Absent: the lap ends after its gates.")] = None
     deadline: Annotated[PositiveDuration | None, Field(description="Longest time the lap may take before its rollout.")] = None
     seed: Annotated[int, Field(ge=0, le=2_147_483_647, description="Seed of stages that set none (0).")] = 0
+
+
+class Approval(Resource):
+    """A person's word on what a stage made. The chart's admission policy sees to it that it is his own and that he may give it."""
+
+    stage: Annotated[Name, Field(description="The stage, or `rollout`: the lap's model before it meets users.")]
+    digest: Annotated[Digest, Field(description="Digest of what was judged: the stage's artifact, or the lap's model. Of nothing else.")]
+    decision: Annotated[Literal["Approve", "Reject"], Field(description="Approve: the lap goes on. Reject: it ends.")]
+    by: Annotated[str, Field(min_length=1, max_length=512, description="Name of the user who says so, as the API server knows him.")]
+    comment: Annotated[str, Field(max_length=1024, description="Why.")] = ""
+    time: Annotated[Time | None, Field(description="When, by his own clock.")] = None
 
 
 class GenerationSpec(GenerationTemplate):
@@ -144,6 +250,21 @@ class GenerationSpec(GenerationTemplate):
         ),
     ] = ()
     suspend: Annotated[bool, Field(description="True starts nothing new and pauses what runs.")] = False
+    approvals: Annotated[
+        tuple[Approval, ...],
+        Field(
+            max_length=MAX_APPROVALS,
+            description="What people said of the lap's results (`kubectl flywheel approve`). No edit of the lap.",
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["stage", "digest"]},
+        ),
+    ] = ()
+    ttl_after_finished: Annotated[
+        PositiveDuration | None,
+        Field(
+            description="How long after its end a Generation made by hand is kept. Longer while its rollout is watched, its model is the "
+            "champion, or it alone remembers whom users rejected. Default: for good. Laps of a Flywheel go by its historyLimits."
+        ),
+    ] = None
 
 
 class GateResult(Resource):
@@ -153,6 +274,9 @@ class GateResult(Resource):
     operator: Annotated[str, Field(max_length=32, description="How it had to compare.")]
     limit: Annotated[Finite, Field(description="The limit.")]
     value: Annotated[Finite | None, Field(description="What was measured; absent if the stage did not report it.")] = None
+    baseline: Annotated[Baseline, Field(description="What it was compared with.")] = "Absolute"
+    baseline_generation: Annotated[Name | None, Field(description="The generation whose record has the baseline.")] = None
+    baseline_value: Annotated[Finite | None, Field(description="What that one had measured; absent if there is no such record.")] = None
     passed: Annotated[bool, Field(description="Whether it held.")]
     on_failure: Annotated[Literal["Reject", "Hold", "Warn"], Field(description="What its failure does.")]
     message: Annotated[str, Field(max_length=1024, description="The comparison in words.")] = ""
@@ -162,9 +286,21 @@ class StageStatus(Resource):
     """One stage."""
 
     name: Annotated[Name, Field(description="The stage.")]
-    phase: Annotated[Literal["Waiting", "Running", "Passed", "Failed", "Held", "Rejected"], Field(description="Where it is.")] = "Waiting"
+    phase: Annotated[
+        Literal["Waiting", "Running", "Retrying", "Suspended", "AwaitingApproval", "Passed", "Skipped", "Failed", "Held", "Rejected"],
+        Field(description="Where it is."),
+    ] = "Waiting"
     kind: Annotated[Literal["TrainingRun", "RewardModel"], Field(description="What runs it.")]
-    child: Annotated[ObjectName | None, Field(description="Name of the object that runs it.")] = None
+    child: Annotated[
+        ObjectName | None, Field(description="Name of the object that runs it; with `reusedFrom`, of the one that would have.")
+    ] = None
+    reused_from: Annotated[ObjectName | None, Field(description="The earlier TrainingRun whose result was taken over.")] = None
+    retries: Annotated[int, Field(ge=0, description="Tries beyond the first, by the stage's `retry`.")] = 0
+    next_retry_time: Annotated[Time | None, Field(description="When the next of them begins.")] = None
+    retry: Annotated[str | None, Field(max_length=400, description="Retry annotation that its child was last given by this stage.")] = None
+    rerun: Annotated[
+        str | None, Field(max_length=256, description="Retry annotation that asked for it to run again although it had ended well.")
+    ] = None
     artifact: Annotated[Artifact | None, Field(description="What it made.")] = None
     metrics: Metrics = {}
     gates: Annotated[tuple[GateResult, ...], Field(max_length=32, description="What its gates said.")] = ()
@@ -173,6 +309,17 @@ class StageStatus(Resource):
     start_time: Annotated[Time | None, Field(description="When it started.")] = None
     completion_time: Annotated[Time | None, Field(description="When it ended.")] = None
     message: Annotated[str | None, Field(max_length=4096, description="Why it is where it is.")] = None
+
+
+class ApprovalRecord(Resource):
+    """An approval, or a refusal, that the lap has gone by."""
+
+    stage: Annotated[Name, Field(description="The stage, or `rollout`.")]
+    digest: Annotated[str, Field(max_length=71, description="Digest of what was judged.")]
+    decision: Annotated[Literal["Approve", "Reject"], Field(description="What was said.")]
+    by: Annotated[str, Field(max_length=512, description="Who said it.")]
+    comment: Annotated[str, Field(max_length=1024, description="Why.")] = ""
+    time: Annotated[Time, Field(description="When the operator took note of it.")]
 
 
 class Champion(Resource):
@@ -198,7 +345,18 @@ class GenerationDecision(Resource):
 
 
 GenerationPhase = Literal[
-    "Pending", "Training", "Suspended", "RollingOut", "Promoted", "RolledBack", "Inconclusive", "Rejected", "Held", "Failed", "Completed"
+    "Pending",
+    "Training",
+    "AwaitingApproval",
+    "Suspended",
+    "RollingOut",
+    "Promoted",
+    "RolledBack",
+    "Inconclusive",
+    "Rejected",
+    "Held",
+    "Failed",
+    "Completed",
 ]
 TERMINAL_GENERATION_PHASES: tuple[GenerationPhase, ...] = (
     "Promoted",
@@ -235,6 +393,12 @@ class GenerationStatus(Status):
             description="The stages.",
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
         ),
+    ] = ()
+    retry_stage: Annotated[
+        Name | None, Field(description="The one stage that `retry` is about, with what depends on it. Absent: all that had failed.")
+    ] = None
+    approvals: Annotated[
+        tuple[ApprovalRecord, ...], Field(max_length=MAX_APPROVALS, description="The words of people that the lap has gone by.")
     ] = ()
     current_stage: Annotated[str | None, Field(max_length=253, description="What runs now.")] = None
     percent: Annotated[Finite | None, Field(ge=0, le=100, description="Share of the stages done.")] = None

@@ -15,6 +15,12 @@ NEEDS_DATASET = {
 NEEDS_REWARD = {"Reward": ("RejectionSample", "GRPO", "RLOO"), "Judge": ("Evaluate",)}
 MAKES_MODEL = ("SFT", "DPO", "KTO", "GRPO", "RLOO")
 MAKES_DATA = ("Curate", "RejectionSample", "Record")
+# The default lap's stages (plan/default_stages.py), by what they make: what a stage that is added to them may refer to.
+DEFAULT_MODELS = ("sft", "rl")
+DEFAULT_DATA = ("curate", "sample")
+DEFAULT_REWARDS = ("reward", "judge")
+DEFAULT_STAGES = (*DEFAULT_DATA, *DEFAULT_REWARDS, *DEFAULT_MODELS, "evaluate")
+EXTENDS = "(has(self.defaultStages) && self.defaultStages == 'Extend')"
 
 
 def one_of(value: str, words: tuple[str, ...]) -> str:
@@ -86,16 +92,18 @@ def lap_rules() -> tuple[Rule, ...]:
     """References between the stages of a lap: each to a stage that makes the right thing. Circles are the planner's to find."""
     makes_model = f"has(t.run) && t.run.method in {list(MAKES_MODEL)!r}"
     makes_data = f"has(t.run) && t.run.method in {list(MAKES_DATA)!r}"
+    models = (makes_model, DEFAULT_MODELS, f"a model ({', '.join(MAKES_MODEL)})")
     fields = (
-        ("model", "", makes_model, f"a model ({', '.join(MAKES_MODEL)})"),
-        ("opponent", "", makes_model, f"a model ({', '.join(MAKES_MODEL)})"),
-        ("pool", "e", makes_model, f"a model ({', '.join(MAKES_MODEL)})"),
-        ("datasets", "e.from", makes_data, f"data ({', '.join(MAKES_DATA)})"),
-        ("rewards", "e.from", "has(t.rewardModel)", "a reward model ('rewardModel')"),
+        ("model", "", *models),
+        ("opponent", "", *models),
+        ("pool", "e", *models),
+        ("datasets", "e.from", makes_data, DEFAULT_DATA, f"data ({', '.join(MAKES_DATA)})"),
+        ("rewards", "e.from", "has(t.rewardModel)", DEFAULT_REWARDS, "a reward model ('rewardModel')"),
     )
-    wanted = [("dependsOn", "!has(s.dependsOn) || s.dependsOn.all(e, self.stages.exists(t, t.name == e))", "exists")]
-    for field, item, makes, what in fields:
-        holds = " && ".join(f"({_holds(owner, field, item, makes)})" for owner in ("s.run", "s.rewardModel.training"))
+    known = f"self.stages.exists(t, t.name == e) || {_default('e', DEFAULT_STAGES)}"
+    wanted = [("dependsOn", f"!has(s.dependsOn) || s.dependsOn.all(e, {known})", "exists")]
+    for field, item, makes, defaults, what in fields:
+        holds = " && ".join(f"({_holds(owner, field, item, makes, defaults)})" for owner in ("s.run", "s.rewardModel.training"))
         wanted.append((field, holds, f"makes {what}"))
     return tuple(
         rule(
@@ -108,10 +116,16 @@ def lap_rules() -> tuple[Rule, ...]:
     )
 
 
-def _holds(owner: str, field: str, item: str, makes: str) -> str:
+def _default(name: str, stages: tuple[str, ...]) -> str:
+    """CEL: whether a name is one of these default stages, in a lap that extends the default ones."""
+    return f"({EXTENDS} && {name} in {list(stages)!r})"
+
+
+def _holds(owner: str, field: str, item: str, makes: str, defaults: tuple[str, ...]) -> str:
     """CEL: whether what `field` of a stage's template refers to is a stage that makes the right thing."""
     absent = "!has(s.run)" if owner == "s.run" else "!has(s.rewardModel) || !has(s.rewardModel.training)"
     path = f"{owner}.{field}"
     ref = item or path
-    check = f"{ref}.type != 'Stage' || self.stages.exists(t, t.name == {ref}.stage && {makes})"
+    made = f"self.stages.exists(t, t.name == {ref}.stage && {makes}) || {_default(f'{ref}.stage', defaults)}"
+    check = f"{ref}.type != 'Stage' || {made}"
     return f"{absent} || !has({path}) || " + (f"{path}.all(e, {check})" if item else check)

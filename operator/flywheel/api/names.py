@@ -8,6 +8,7 @@ MANAGER = "flywheel-operator"  # field manager, component of events, and whose t
 LABEL = f"{GROUP}/"  # prefix of ours
 MANAGED_BY = {"app.kubernetes.io/managed-by": MANAGER}
 RETRY = LABEL + "retry"  # annotation: any new value asks for another try
+RETRY_STAGE = LABEL + "retry-stage"  # annotation: the one stage of a lap that this try is about
 
 
 def retry_token(metadata: Metadata) -> str | None:

@@ -47,6 +47,8 @@ class Reason(StrEnum):
     GATE_HELD = "GateHeld"
     VALIDATION_FAILED = "ValidationFailed"
     STAGE_FAILED = "StageFailed"
+    AWAITING_APPROVAL = "AwaitingApproval"
+    REJECTED_BY_HAND = "RejectedByHand"
     # verdicts
     SUCCESS_PROVEN = "SuccessProven"
     GUARDRAIL_HARM = "GuardrailHarm"
@@ -61,6 +63,7 @@ class Reason(StrEnum):
     CANDIDATE_FAILED = "CandidateFailed"
     CANDIDATE_REPLACED = "CandidateReplaced"
     ABORTED = "Aborted"
+    PROMOTED_BY_HAND = "PromotedByHand"
     PROMOTED = "Promoted"
     ROLLED_BACK = "RolledBack"
     INCONCLUSIVE = "Inconclusive"

@@ -272,6 +272,14 @@ class RolloutTemplate(Resource):
     rollback: Annotated[Rollback, Field(description="When a candidate leaves at once, and what is kept.")] = Rollback()
 
 
+class PromotionByHand(Resource):
+    """A person's word that the candidate is to serve all users, whatever the numbers are missing."""
+
+    digest: Annotated[Digest, Field(description="Digest of the candidate that is meant: the word holds for no other.")]
+    by: Annotated[str, Field(min_length=1, max_length=512, description="Name of the user who says so, as the API server knows him.")]
+    reason: Annotated[str, Field(min_length=1, max_length=1024, description="Why, for the record.")]
+
+
 class RolloutSpec(RolloutTemplate):
     """Desired state of a Rollout."""
 
@@ -287,6 +295,11 @@ class RolloutSpec(RolloutTemplate):
                 "self.baseline.generation != self.candidate.generation",
                 "candidate.generation '{self.candidate.generation}' is also the baseline's, so replies could not be told apart; rename one",
                 at=".candidate.generation",
+            ),
+            rule(
+                "!has(self.promote) || self.promote.digest == self.candidate.digest",
+                "promote.digest {self.promote.digest} is not the candidate's; give {self.candidate.digest}, or remove 'promote'",
+                at=".promote.digest",
             ),
             rule(
                 "has(self.flywheel) == has(oldSelf.flywheel) && (!has(self.flywheel) || self.flywheel == oldSelf.flywheel)",
@@ -305,6 +318,13 @@ class RolloutSpec(RolloutTemplate):
     storage: Annotated[Storage, Field(description="Where the models lie.")] = Storage()
     suspend: Annotated[bool, Field(description="True keeps the weights as they are and decides nothing; hard limits still act.")] = False
     abort: Annotated[bool, Field(description="True returns all users to the baseline now.")] = False
+    promote: Annotated[
+        PromotionByHand | None,
+        Field(
+            description="Gives all users the candidate now, by a person's word (`kubectl flywheel promote`; needs the right `promote` on "
+            "rollouts). Proven harm, the hard limits, `abort`, and a candidate without ready pods are stronger."
+        ),
+    ] = None
     deletion_policy: Annotated[Literal["Retain", "Delete"], Field(description="Whether a standalone Rollout's service outlives it.")] = (
         "Retain"
     )

@@ -159,6 +159,9 @@ class Attempt(Resource):
         bool, Field(description="Whether it used up one of `retry.limit`; evictions, node losses and deleted Jobs don't.")
     ] = False
     gpu_seconds: Annotated[Finite, Field(ge=0, description="GPUs × seconds of its pods.")] = 0
+    image_id: Annotated[
+        str | None, Field(max_length=512, description="The image that its pod ran, by digest, as the kubelet names it.")
+    ] = None
 
 
 TrainingPhase = Literal["Pending", "Running", "Retrying", "Suspended", "Succeeded", "Failed"]

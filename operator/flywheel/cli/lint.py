@@ -18,7 +18,8 @@ from flywheel.api.crd import KINDS, Kind, root_schema
 from flywheel.api.generation import GenerationTemplate
 from flywheel.cli.kinds import BY_KIND
 from flywheel.cli.lint_rules import Finding, broken_rules, defaulted
-from flywheel.plan.generation_inputs import InputError, check_graph
+from flywheel.plan.generation_inputs import InputError
+from flywheel.plan.generation_lap import check_lap, lap_stages
 
 SCHEMAS = {kind.name: root_schema(kind) for kind in KINDS}
 MENDED = {"string_pattern_mismatch", "string_too_short", "greater_than", "greater_than_equal", "less_than", "less_than_equal"}
@@ -89,15 +90,15 @@ def _at(schema: Mapping[str, Any], location: Sequence[int | str]) -> Mapping[str
 
 
 def _graph(kind: Kind, document: Mapping[str, Any]) -> list[Finding]:
-    """Stages that wait for each other, which no rule of the schema can find. Only of an object that is valid so far."""
+    """What no rule of the schema can find in a lap: circles, what needs a skipped stage, patches that don't fit. Only of an object that is
+    valid so far."""
     field = {"Generation": "spec", "Flywheel": "spec.generationTemplate"}.get(kind.name)
     if field is None:
         return []
     template = document["spec"] if field == "spec" else document["spec"].get("generationTemplate") or {}
     lap = GenerationTemplate.model_validate(template)
     try:
-        if lap.stages:
-            check_graph(lap.stages, lap.candidate)
+        check_lap(lap, lap_stages(lap))
     except InputError as error:
         return [Finding(f"{field}.stages", str(error))]
     return []

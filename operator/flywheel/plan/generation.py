@@ -9,18 +9,32 @@ from typing import Any
 from flywheel.api.base import API_VERSION, get_condition, parse_duration, set_condition
 from flywheel.api.common import Artifact
 from flywheel.api.flywheel import Flywheel
-from flywheel.api.generation import Champion, GenerationDecision, GenerationSpec, GenerationStatus, StageStatus
+from flywheel.api.generation import (
+    ROLLOUT,
+    Champion,
+    GenerationDecision,
+    GenerationSpec,
+    GenerationStatus,
+    StageStatus,
+)
 from flywheel.api.names import retry_token
 from flywheel.api.reasons import Reason
 from flywheel.api.rollout import ArmModel, Rollout, RolloutSpec
-from flywheel.plan.base import LABEL, MANAGED_BY, Action, Apply, Create, Emit, Manifest, Owner, Plan, child_name
-from flywheel.plan.default_stages import default_stages
-from flywheel.plan.generation_inputs import InputError, check_graph
+from flywheel.plan import generation_approval as approval
+from flywheel.plan.base import LABEL, MANAGED_BY, Action, Apply, Create, Emit, Manifest, Owner, Plan, child_name, earliest
+from flywheel.plan.generation_children import goes_on, pause_unfinished
+from flywheel.plan.generation_end import at_rest, expiry
+from flywheel.plan.generation_inputs import InputError
+from flywheel.plan.generation_lap import check_lap, lap_stages
 from flywheel.plan.generation_observed import GenerationObserved, snapshot_name
-from flywheel.plan.generation_stages import pause_unfinished, plan_stages
+from flywheel.plan.generation_retry import asked_for, remembered
+from flywheel.plan.generation_stages import plan_stages
 from flywheel.plan.quarantine import rejected
 
 TICK = dt.timedelta(seconds=10)
+UNCHANGED = ("suspend", "approvals", "ttl_after_finished")  # fields of the spec that ask for no other lap
+OVER = ("Passed", "Skipped")
+AT_WORK = ("Running", "Retrying", "Suspended", "AwaitingApproval")
 MAX_CURRENT_STAGE = 253  # as the CRD has it
 
 
@@ -46,10 +60,15 @@ def plan_generation(observed: GenerationObserved, now: dt.datetime) -> Plan:
         _begin(draft)  # on record first: what stands of the lap before is not of this one
     elif draft.status.decision is None:
         _run(draft)
-    if draft.status.decision is not None:
-        draft.actions += pause_unfinished(observed)
+    if draft.status.decision is None:
+        _report(draft)
+        again = earliest([now + TICK, *(s.next_retry_time for s in draft.status.stages)])
+        return Plan(draft.status.dump(), tuple(draft.actions), again)
+    draft.actions += pause_unfinished(observed)
+    draft.set(stages=at_rest(draft.status.stages, goes_on(observed, draft.status.stages)))
     _report(draft)
-    return Plan(draft.status.dump(), tuple(draft.actions), None if draft.status.decision else now + TICK)
+    removal, again = expiry(observed, now)
+    return Plan(draft.status.dump(), (*draft.actions, *removal), again)
 
 
 def _lap_begins(observed: GenerationObserved) -> bool:
@@ -64,11 +83,12 @@ def _lap_begins(observed: GenerationObserved) -> bool:
 
 
 def _edited(observed: GenerationObserved) -> bool:
-    """Whether the spec asks for another lap than the one on record. Suspending and resuming does not."""
+    """Whether the spec asks for another lap than the one on record. A pause, an approval and the time it is kept do not."""
     generation, snapshot = observed.generation, observed.snapshot
     if generation.status.revision in (None, generation.metadata.generation):
         return False
-    return snapshot is None or snapshot.model_copy(update={"suspend": generation.spec.suspend}) != generation.spec
+    unchanged = {field: getattr(generation.spec, field) for field in UNCHANGED}
+    return snapshot is None or snapshot.model_copy(update=unchanged) != generation.spec
 
 
 def _begin(draft: Draft) -> None:
@@ -79,18 +99,23 @@ def _begin(draft: Draft) -> None:
     if champion is None:
         draft.waiting = (Reason.REFERENCE_NOT_FOUND, f"Flywheel {generation.spec.flywheel} does not exist or serves nobody yet")
         return
+    old, only = draft.status, asked_for(generation)
     draft.status = GenerationStatus(
         revision=generation.metadata.generation,
         retry=retry_token(generation.metadata),
+        retry_stage=only,
+        stages=remembered(old, only, retry_token(generation.metadata)),
+        approvals=old.approvals,
         snapshot=snapshot_name(generation.metadata),
         parent=champion,
         quarantined=_quarantined(draft.observed, champion),
         phase="Training",
         start_time=draft.now,
-        conditions=draft.status.conditions,
-        gpu_seconds=draft.status.gpu_seconds,
+        conditions=old.conditions,
+        gpu_seconds=old.gpu_seconds,
     )
-    draft.actions.append(Emit("Normal", "Started", f"the lap starts from champion {champion.generation}"))
+    again = f", for another try of stage {only}" if only else ""
+    draft.actions.append(Emit("Normal", "Started", f"the lap starts from champion {champion.generation}{again}"))
 
 
 def _quarantined(observed: GenerationObserved, champion: Champion) -> tuple[str, ...]:
@@ -114,7 +139,6 @@ def _run(draft: Draft) -> None:
     if flywheel is None:
         draft.waiting = (Reason.REFERENCE_NOT_FOUND, f"Flywheel {spec.flywheel} is gone")
         return
-    stages = spec.stages or default_stages()
     opponent = (status.opponent if status.rollout else _champion(flywheel)) or status.parent
     if opponent is None:
         draft.waiting = (Reason.REFERENCE_NOT_FOUND, f"Flywheel {spec.flywheel} serves nobody")
@@ -123,21 +147,45 @@ def _run(draft: Draft) -> None:
         _ask_users(draft, spec, flywheel, opponent)
         return
     try:
-        check_graph(stages, spec.candidate)
+        stages = observed.stages or lap_stages(spec)
+        check_lap(spec, stages)
     except InputError as error:
         _decide(draft, "Failed", Reason.INVALID_SPEC, str(error))
         return
     lap = plan_stages(observed, flywheel, spec, stages, opponent, draft.now)
     draft.set(stages=lap.stages, opponent=opponent, phase="Suspended" if observed.generation.spec.suspend else "Training")
+    draft.set(approvals=approval.recorded(status.approvals, lap.approvals, draft.now))
     draft.set(gpu_seconds=sum(run.status.gpu_seconds for run in observed.training_runs.values()))
     if _ended_early(draft, lap.stages, spec):
         return
     draft.actions += lap.actions
-    running = [s for s in lap.stages if s.phase == "Running"]
-    if any(s.phase != "Passed" for s in lap.stages):
-        draft.waiting = (Reason.RUNNING, "; ".join(f"{s.name}: {s.message}" for s in running) or "waiting for stages")
+    if any(s.phase not in OVER for s in lap.stages):
+        _wait_for_stages(draft, lap.stages)
         return
-    _ask_users(draft, spec, flywheel, opponent)
+    if _approved(draft, spec, opponent):
+        _ask_users(draft, spec, flywheel, opponent)
+
+
+def _wait_for_stages(draft: Draft, stages: tuple[StageStatus, ...]) -> None:
+    """Say what runs; or, when nothing does any more, who is waited for."""
+    running = [s for s in stages if s.phase in ("Running", "Retrying", "Suspended")]
+    asking = [s for s in stages if s.phase == "AwaitingApproval"]
+    told = "; ".join(f"{s.name}: {s.message}" for s in (*running, *asking))
+    if asking and not running and draft.status.phase == "Training":
+        draft.set(phase="AwaitingApproval")
+        draft.waiting = (Reason.AWAITING_APPROVAL, told)
+    else:
+        draft.waiting = (Reason.RUNNING, told or "waiting for stages")
+
+
+def _stages_at_start(spec: GenerationSpec) -> list[dict[str, Any]] | None:
+    """Pinned with the spec: the default lap of a newer operator is no reason to run this one otherwise. None: they stand in the spec."""
+    if spec.stages and spec.default_stages == "Replace" and not spec.stage_patches:
+        return None
+    try:
+        return [stage.dump() for stage in lap_stages(spec)]
+    except InputError:
+        return None  # the next pass says so
 
 
 def _snapshot(draft: Draft) -> Manifest:
@@ -158,7 +206,7 @@ def _snapshot(draft: Draft) -> Manifest:
             "ownerReferences": [Owner("Generation", generation.metadata).reference()],
         },
         "revision": max(1, generation.metadata.generation),
-        "data": {"spec": generation.spec.dump()},
+        "data": {"spec": generation.spec.dump()} | ({"stages": stages} if (stages := _stages_at_start(generation.spec)) else {}),
     }
 
 
@@ -169,19 +217,42 @@ def _ended_early(draft: Draft, stages: tuple[StageStatus, ...], spec: Generation
             known = Reason(reason) if reason in Reason.__members__.values() else Reason.STAGE_FAILED
             _decide(draft, "Failed", known, f"stage {stage.name}: {stage.message}", stage.name)
         elif stage.phase in ("Rejected", "Held"):
-            reason = Reason.GATE_REJECTED if stage.phase == "Rejected" else Reason.GATE_HELD
+            by_hand = (stage.message or "").startswith(f"{Reason.REJECTED_BY_HAND.value}:")
+            reason = Reason.REJECTED_BY_HAND if by_hand else Reason.GATE_REJECTED if stage.phase == "Rejected" else Reason.GATE_HELD
             _decide(draft, stage.phase, reason, f"stage {stage.name}: {stage.message}", stage.name)
         if draft.status.decision is not None:
             return True
     started = draft.status.start_time
     if spec.deadline and started and draft.status.rollout is None and draft.now >= started + parse_duration(spec.deadline):
-        unfinished = ", ".join(s.name for s in stages if s.phase != "Passed") or "the rollout's queue"
+        unfinished = ", ".join(s.name for s in stages if s.phase not in OVER) or "the rollout's queue"
         _decide(draft, "Failed", Reason.DEADLINE_EXCEEDED, f"not done after spec.deadline {spec.deadline}; unfinished: {unfinished}")
         return True
     return False
 
 
 # ---------------------------------------------------------------------------------------------------- users
+
+
+def _approved(draft: Draft, spec: GenerationSpec, opponent: Champion) -> bool:
+    """Whether the lap's model may meet users, as far as people are asked. There is nothing to ask of one that can't anyhow."""
+    generation, model = draft.observed.generation, _candidate_model(draft, spec)
+    if spec.approval is None or spec.rollout is None or model is None or model.digest in (None, opponent.digest):
+        return True
+    draft.set(model=model)
+    word = approval.word_on(generation, ROLLOUT, model.digest)
+    if word is None:
+        asked = approval.question(generation, ROLLOUT, model.digest, spec.approval)
+        draft.waiting = (Reason.AWAITING_APPROVAL, f"the rollout {asked}")
+        if not generation.spec.suspend:
+            draft.set(phase="AwaitingApproval")
+        before = get_condition(generation.status.conditions, "Progressing")
+        if before is None or before.message != draft.waiting[1][:4096]:
+            draft.actions.append(Emit("Normal", approval.EVENT, f"the rollout {asked}"))
+        return False
+    draft.set(approvals=approval.recorded(draft.status.approvals, [word], draft.now))
+    if word.decision == "Reject":
+        _decide(draft, "Rejected", Reason.REJECTED_BY_HAND, approval.refusal(word))
+    return word.decision == "Approve"
 
 
 def _ask_users(draft: Draft, spec: GenerationSpec, flywheel: Flywheel, opponent: Champion) -> None:
@@ -284,9 +355,11 @@ def _report(draft: Draft) -> None:
     number = generation.metadata.generation
     stages = status.stages
     if stages:
-        done = sum(1.0 if s.phase == "Passed" else (s.percent or 0) / 100 if s.phase == "Running" else 0.0 for s in stages)
-        draft.set(percent=round(100 * done / len(stages), 1))
-    running = ",".join(s.name for s in stages if s.phase == "Running")[:MAX_CURRENT_STAGE]
+        counted = [s for s in stages if s.phase != "Skipped"]
+        done = sum(1.0 if s.phase == "Passed" else (s.percent or 0) / 100 if s.phase in AT_WORK else 0.0 for s in counted)
+        draft.set(percent=round(100 * done / max(1, len(counted)), 1))
+    now_at = ("AwaitingApproval",) if status.phase == "AwaitingApproval" else ("Running", "Retrying")
+    running = ",".join(s.name for s in stages if s.phase in now_at)[:MAX_CURRENT_STAGE]
     draft.set(current_stage=running or ("rollout" if status.phase == "RollingOut" else None), observed_generation=number)
     decision = status.decision
     conditions = status.conditions

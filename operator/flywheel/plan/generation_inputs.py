@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,14 +43,21 @@ def dependencies(stage: Stage) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def check_graph(stages: tuple[Stage, ...], candidate: str | None) -> None:
-    """Refuse unknown stages and circles. Raises InputError."""
+def check_graph(stages: tuple[Stage, ...], candidate: str | None, skipped: Collection[str] = ()) -> None:
+    """Refuse unknown and skipped stages and circles. Raises InputError."""
     names = {stage.name for stage in stages}
+    if candidate in skipped:
+        raise InputError(f"spec.candidate '{candidate}' is skipped; name another stage, or take it out of spec.skip")
     if candidate is not None and candidate not in names:
         raise InputError(f"spec.candidate '{candidate}' is no stage; stages are {', '.join(sorted(names))}")
     done: set[str] = set()
     for stage in stages:
         for dependency in dependencies(stage):
+            if dependency in skipped:
+                raise InputError(
+                    f"stage '{stage.name}' needs stage '{dependency}', which spec.skip leaves out; skip '{stage.name}' too, or have it use "
+                    "another stage (spec.stagePatches)"
+                )
             if dependency not in names:
                 raise InputError(
                     f"stage '{stage.name}' needs stage '{dependency}', which does not exist; stages are {', '.join(sorted(names))}"

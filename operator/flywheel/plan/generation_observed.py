@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from flywheel.api.base import Metadata
 from flywheel.api.flywheel import Flywheel
-from flywheel.api.generation import Generation, GenerationSpec
+from flywheel.api.generation import Generation, GenerationSpec, Stage
 from flywheel.api.reward_model import RewardModel
 from flywheel.api.rollout import TERMINAL_ROLLOUT_PHASES, Rollout
 from flywheel.api.training_run import TrainingRun
@@ -23,12 +23,16 @@ class GenerationObserved:
     flywheel: Flywheel | None = None
     defaults: Defaults = field(default_factory=Defaults)
     snapshot: GenerationSpec | None = None  # from the ControllerRevision that status.snapshot names: its data.spec
+    stages: tuple[Stage, ...] | None = None  # from its data.stages, as they were worked out at the start; None: by an older operator
     training_runs: Mapping[str, TrainingRun] = field(default_factory=dict)  # children, by name
     reward_models: Mapping[str, RewardModel] = field(default_factory=dict)  # children, by name
     rollout: Rollout | None = None  # the child that status.rollout names
     other_rollout: str | None = None  # see other_rollout()
-    siblings: tuple[Generation, ...] = ()  # of the same Flywheel; known only until the lap has first begun
+    siblings: tuple[Generation, ...] = ()  # of the same Flywheel; known until the lap has first begun, and when it may have to go
     rollouts: tuple[Rollout, ...] = ()  # of the same Flywheel, whoever made them
+    records: Mapping[str, Generation] = field(default_factory=dict)  # laps that made the parent and today's champion, by name
+    earlier_runs: tuple[TrainingRun, ...] = ()  # of the same Flywheel; known when generation_cache.looks_back() says so
+    gone: frozenset[str] = frozenset()  # digests of artifacts that were deleted from the store
 
 
 def snapshot_name(metadata: Metadata) -> str:

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
 
-from flywheel.api.base import API_VERSION, get_condition
+from flywheel.api.base import get_condition
 from flywheel.api.common import Artifact
 from flywheel.api.flywheel import Flywheel
-from flywheel.api.generation import Champion, Generation, GenerationSpec, Stage, StageStatus
-from flywheel.api.names import RETRY
-from flywheel.api.reward_model import RewardModel, RewardModelTemplate
+from flywheel.api.generation import Approval, Baseline, Champion, Generation, GenerationSpec, Stage, StageStatus
 from flywheel.api.training_run import TrainingRun, TrainingTemplate
 from flywheel.plan import gates
-from flywheel.plan.base import LABEL, MANAGED_BY, Action, Apply, Delete, Manifest, Owner, child_name
-from flywheel.plan.generation_inputs import Surroundings, dependencies, resolve
+from flywheel.plan import generation_approval as approval
+from flywheel.plan import generation_children as kids
+from flywheel.plan.base import Action, Emit
+from flywheel.plan.generation_cache import Earlier, reusable
+from flywheel.plan.generation_inputs import Surroundings, dependencies
 from flywheel.plan.generation_observed import GenerationObserved
+from flywheel.plan.generation_retry import another_try, retried
 
-Child = TrainingRun | RewardModel
+FINISHED = ("Passed", "AwaitingApproval")  # it has its result, whatever becomes of its child
 
 
 @dataclass(frozen=True)
@@ -28,105 +29,130 @@ class Lap:
 
     stages: tuple[StageStatus, ...]
     actions: tuple[Action, ...]
+    approvals: tuple[Approval, ...]  # the words of people that it went by
+
+
+@dataclass
+class _Pass:
+    """A pass over the stages in the making."""
+
+    observed: GenerationObserved
+    flywheel: Flywheel
+    spec: GenerationSpec
+    opponent: Champion
+    now: dt.datetime
+    retried: frozenset[str]
+    records: Mapping[Baseline, gates.Record]
+    done: dict[str, StageStatus] = field(default_factory=dict)
+    actions: list[Action] = field(default_factory=list)
+    wanted: set[str] = field(default_factory=set)
+    approvals: list[Approval] = field(default_factory=list)
+
+    @property
+    def generation(self) -> Generation:
+        return self.observed.generation
 
 
 def plan_stages(
     observed: GenerationObserved, flywheel: Flywheel, spec: GenerationSpec, stages: tuple[Stage, ...], opponent: Champion, now: dt.datetime
 ) -> Lap:
     """Start what can start, read what runs, judge what has ended. Independent stages run side by side."""
-    old = {s.name: s for s in observed.generation.status.stages}
-    done: dict[str, StageStatus] = {}
-    actions: list[Action] = []
-    wanted: set[str] = set()
-    pending = list(stages)
+    status = observed.generation.status
+    old = {s.name: s for s in status.stages}
+    pending = [stage for stage in stages if stage.name not in spec.skip]
+    this = _Pass(observed, flywheel, spec, opponent, now, retried(pending, status.retry_stage), {})
     while pending:
-        stage = next((s for s in pending if all(d in done for d in dependencies(s))), pending[0])
+        stage = next((s for s in pending if all(d in this.done for d in dependencies(s))), pending[0])
         pending.remove(stage)
-        before = old.get(stage.name) or StageStatus(name=stage.name, kind=_kind(stage))
-        if any(d not in done or done[d].phase != "Passed" for d in dependencies(stage)):
-            done[stage.name] = StageStatus(name=stage.name, kind=_kind(stage))
-            continue
-        artifacts = {name: s.artifact for name, s in done.items() if s.artifact}
-        around = Surroundings(spec, flywheel, opponent, artifacts, observed.generation.status.quarantined)
-        manifest = _child_manifest(observed, flywheel, stage, around)
-        name = manifest["metadata"]["name"]
-        wanted.add(name)
-        child = _children(observed, stage).get(name)
-        if child is None and before.child == name and before.phase == "Passed":
-            done[stage.name] = before  # what it made is on record, whatever became of its child
-            continue
-        actions += _ensure(child, manifest, observed.generation)
-        done[stage.name] = _read(stage, before if before.child == name else None, name, child, observed.generation, now)
-    actions += [_remove(child) for child in _superseded(observed, wanted)]
-    return Lap(tuple(done[s.name] for s in stages), tuple(actions))
+        this.records = _records(observed, opponent, stage.name)
+        before = old.get(stage.name) or StageStatus(name=stage.name, kind=kids.kind_of(stage))
+        if any(d not in this.done or this.done[d].phase != "Passed" for d in dependencies(stage)):
+            this.done[stage.name] = StageStatus(name=stage.name, kind=kids.kind_of(stage), rerun=before.rerun)
+        else:
+            this.done[stage.name] = _advance(this, stage, before)
+    this.actions += kids.superseded(observed, this.wanted)
+    skipped = {s.name: StageStatus(name=s.name, kind=kids.kind_of(s), phase="Skipped", message="spec.skip names it") for s in stages}
+    return Lap(tuple(this.done.get(s.name, skipped[s.name]) for s in stages), tuple(this.actions), tuple(this.approvals))
 
 
-def _kind(stage: Stage) -> Literal["TrainingRun", "RewardModel"]:
-    return "TrainingRun" if stage.run else "RewardModel"
+def _records(observed: GenerationObserved, opponent: Champion, stage: str) -> dict[Baseline, gates.Record]:
+    """What the champions have measured at a stage: the one at the lap's start, and today's."""
+    parent = observed.generation.status.parent or opponent
+    return {"Parent": _record(observed, parent, stage), "Champion": _record(observed, opponent, stage)}
 
 
-def _children(observed: GenerationObserved, stage: Stage) -> Mapping[str, Child]:
-    return observed.training_runs if stage.run else observed.reward_models
+def _record(observed: GenerationObserved, champion: Champion, stage: str) -> gates.Record:
+    lap = observed.records.get(champion.generation)
+    # A lap that was run again since has another model, and other numbers.
+    same = lap is not None and lap.status.model is not None and lap.status.model.digest == champion.digest
+    metrics = next((s.metrics for s in lap.status.stages if s.name == stage), {}) if lap and same else {}
+    return gates.Record(champion.generation, metrics)
 
 
-def _child_manifest(observed: GenerationObserved, flywheel: Flywheel, stage: Stage, around: Surroundings) -> Manifest:
-    """The child of a stage, named by everything that decides its result: other inputs are another child."""
-    generation = observed.generation
-    if stage.run:
-        template: TrainingTemplate | RewardModelTemplate = resolve(stage.run, around)
-    else:
-        reward = stage.reward_model or RewardModelTemplate()
-        template = reward.model_copy(update={"training": reward.training and resolve(reward.training, around)})
-    spec = template.dump()
-    # A default that a newer operator adds or changes is no other input: a running lap survives an upgrade.
-    asked = template.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    name = child_name(generation.metadata, stage.name, asked)
-    labels = {
-        **MANAGED_BY,
-        LABEL + "flywheel": flywheel.metadata.name,
-        LABEL + "generation": generation.metadata.name,
-        LABEL + "stage": stage.name,
-    }
-    metadata: Manifest = {
-        "name": name,
-        "namespace": generation.metadata.namespace,
-        "labels": labels,
-        "ownerReferences": [Owner("Generation", generation.metadata).reference()],
-    }
-    if generation.status.retry:
-        metadata["annotations"] = {RETRY: generation.status.retry}
-    spec["storage"] = flywheel.spec.storage.dump()
-    spec["suspend"] = generation.spec.suspend
-    return {"apiVersion": API_VERSION, "kind": _kind(stage), "metadata": metadata, "spec": spec}
+def _advance(this: _Pass, stage: Stage, before: StageStatus) -> StageStatus:
+    """A stage whose inputs are there."""
+    generation = this.generation
+    artifacts = {name: s.artifact for name, s in this.done.items() if s.artifact}
+    around = Surroundings(this.spec, this.flywheel, this.opponent, artifacts, generation.status.quarantined)
+    template = kids.resolved(stage, around)
+    name = kids.name_for(generation, stage, template, before.rerun)
+    this.wanted.add(name)
+    child = kids.children(this.observed, stage).get(name)
+    if before.child != name:  # other inputs: nothing of what was counted or measured is about them
+        before = StageStatus(name=stage.name, kind=kids.kind_of(stage), child=name, start_time=this.now, rerun=before.rerun)
+    if child is None and before.phase in FINISHED:
+        return _approved(this, stage, before)  # what it made is on record, whatever became of its child
+    if child is None and (taken := _taken_over(this, stage, template, before)) is not None:
+        return taken
+    token = generation.status.retry if stage.name in this.retried else None
+    status = _read(this, stage, before, child, before.retry or token)
+    token = status.retry or token
+    wanted = kids.manifest(generation, this.flywheel, stage, template, name, token)
+    this.actions += kids.ensure(child, wanted, token, suspend=generation.spec.suspend)
+    return status
 
 
-def _ensure(child: Child | None, manifest: Manifest, generation: Generation) -> list[Action]:
+def _taken_over(this: _Pass, stage: Stage, template: kids.Template, before: StageStatus) -> StageStatus | None:
+    """The stage with the result of an earlier run of the same, if there is one that may be used."""
+    training = template if isinstance(template, TrainingTemplate) else template.training
+    if training is None or before.rerun is not None or this.generation.spec.suspend:
+        return None
+    policy = stage.cache or this.spec.cache
+    earlier = Earlier(this.observed.earlier_runs, this.observed.gone)
+    found = reusable(training, policy, earlier, this.flywheel.spec.storage, this.observed.defaults)
+    if found is None:
+        return None
+    run, artifact = found
+    if not isinstance(template, TrainingTemplate):  # it was validated by its own minimum, which may be lower than this one
+        value = run.status.metrics.get(template.validation.metric)
+        if value is None or value < template.validation.minimum:
+            return None
+    this.actions.append(Emit("Normal", "Reused", f"stage {stage.name} takes over what TrainingRun {run.metadata.name} made of the same"))
+    return _judge(this, stage, before.model_copy(update={"reused_from": run.metadata.name}), artifact, run.status.metrics)
+
+
+def _read(this: _Pass, stage: Stage, status: StageStatus, child: kids.Child | None, token: str | None) -> StageStatus:
+    suspend = this.generation.spec.suspend
     if child is None:
-        return [] if generation.spec.suspend else [Apply(manifest)]
-    ended = child.status.phase in ("Succeeded", "Ready")
-    retried = child.metadata.annotations.get(RETRY) == generation.status.retry or generation.status.retry is None
-    same = child.spec.suspend == generation.spec.suspend and retried
-    return [] if ended or same else [Apply(manifest)]
-
-
-def _read(
-    stage: Stage, before: StageStatus | None, name: str, child: Child | None, generation: Generation, now: dt.datetime
-) -> StageStatus:
-    status = before or StageStatus(name=stage.name, kind=_kind(stage), child=name, start_time=now)
-    if child is None:
-        waiting = "spec.suspend is true" if generation.spec.suspend else "starting"
-        return status.model_copy(update={"phase": "Waiting" if generation.spec.suspend else "Running", "message": waiting})
-    made, metrics = child.status.artifact, child.status.metrics
+        waiting = "spec.suspend is true" if suspend else "starting"
+        return status.model_copy(update={"phase": "Waiting" if suspend else "Running", "message": waiting})
     if child.status.phase in ("Succeeded", "Ready"):
-        return _judge(stage, status, made, metrics, now)
+        return _judge(this, stage, status, child.status.artifact, child.status.metrics)
     condition = get_condition(child.status.conditions, "Succeeded" if isinstance(child, TrainingRun) else "Ready")
     message = f"{condition.reason}: {condition.message}" if condition else "starting"
-    if child.status.phase == "Failed" and _answers(child, generation):
-        return status.model_copy(update={"phase": "Failed", "message": message[:4096], "completion_time": status.completion_time or now})
+    if child.status.phase == "Failed" and kids.answers(child, token):
+        again = another_try(stage, status, condition.reason if condition else "", message, this.generation, this.now)
+        if again is not None:
+            if again.phase != status.phase:
+                this.actions.append(Emit("Warning", "Retrying", f"stage {stage.name}: {again.message}"[:1024]))
+            return again
+        return status.model_copy(
+            update={"phase": "Failed", "message": message[:4096], "completion_time": status.completion_time or this.now}
+        )
     progress = child.status.progress
     return status.model_copy(
         update={
-            "phase": "Running",
+            "phase": "Suspended" if child.status.phase == "Suspended" else "Running",
             "message": message[:4096],
             "percent": progress.percent if progress else status.percent,
             "eta_seconds": progress.eta_seconds if progress else None,
@@ -134,90 +160,49 @@ def _read(
     )
 
 
-def _answers(child: Child, generation: Generation) -> bool:
-    """Whether a failure is about this lap, not about the one before a retry that the child has yet to see."""
-    retry = generation.status.retry
-    if retry is None:
-        return True
-    if isinstance(child, RewardModel):
-        return child.status.retry == retry
-    attempts = child.status.attempts
-    heeded = not attempts or attempts[-1].retry_token == retry
-    return child.metadata.annotations.get(RETRY) == retry and heeded
-
-
-def _judge(stage: Stage, status: StageStatus, made: Artifact | None, metrics: Mapping[str, float], now: dt.datetime) -> StageStatus:
-    results = gates.evaluate(stage.gates, metrics)
+def _judge(this: _Pass, stage: Stage, status: StageStatus, made: Artifact | None, metrics: Mapping[str, float]) -> StageStatus:
+    """What the gates say of a result, and then, if it is asked for, a person."""
+    results = gates.evaluate(stage.gates, metrics, this.records, status.gates)
     level = gates.worst_failure(results)
-    phase = {"Reject": "Rejected", "Hold": "Held"}.get(level or "", "Passed")
     message = (gates.failure_text(results, level)[:3900] + _win_rates(metrics)) if level else None
-    return status.model_copy(
+    if status.reused_from and message is None:
+        message = f"taken over from TrainingRun {status.reused_from}: same inputs, parameters and seed"
+    judged = status.model_copy(
         update={
-            "phase": phase,
             "artifact": made,
             "metrics": dict(metrics),
             "gates": results,
             "percent": 100.0,
             "eta_seconds": None,
-            "completion_time": status.completion_time or now,
+            "next_retry_time": None,
+            "completion_time": status.completion_time or this.now,
             "message": message,
         }
     )
+    phase = {"Reject": "Rejected", "Hold": "Held"}.get(level or "")
+    return judged.model_copy(update={"phase": phase}) if phase else _approved(this, stage, judged)
+
+
+def _approved(this: _Pass, stage: Stage, status: StageStatus) -> StageStatus:
+    """A result that has passed its gates: it counts at once, or once a person has approved it."""
+    if stage.approval is None:
+        return status if status.phase == "Passed" else status.model_copy(update={"phase": "Passed"})
+    digest = status.artifact.digest if status.artifact else None
+    word = approval.word_on(this.generation, stage.name, digest)
+    if word is None:
+        asked = approval.question(this.generation, stage.name, digest, stage.approval)
+        if status.phase != "AwaitingApproval":
+            this.actions.append(Emit("Normal", approval.EVENT, f"stage {stage.name} {asked}"))
+        return status.model_copy(update={"phase": "AwaitingApproval", "message": asked})
+    this.approvals.append(word)
+    if word.decision == "Reject":
+        return status.model_copy(update={"phase": "Rejected", "message": approval.refusal(word)})
+    warned = gates.failure_text(status.gates, "Warn")
+    told = f"approved by {word.by}" + (f": {word.comment}" if word.comment else "") + (f"; {warned[:2000]}" if warned else "")
+    return status.model_copy(update={"phase": "Passed", "message": told})
 
 
 def _win_rates(metrics: Mapping[str, float]) -> str:
     """Both win rates beside a failed gate: whether a model is too good, or the prompt sets disagree, is read off the pair."""
     pair = [f"{name} prompts {100 * metrics[key]:.1f} %" for name in ("user", "internal") if (key := f"win_rate_{name}") in metrics]
     return f"; win rate on {', on '.join(pair)}" if pair else ""
-
-
-def pause_unfinished(observed: GenerationObserved) -> list[Action]:
-    """What a lap that has ended left running is paused: its record stays, its pods go, and a retry of the lap takes it up again.
-
-    A child that somebody asked to be tried again by itself goes on.
-    """
-    heeded = (None, observed.generation.status.retry)
-    return [Apply(_paused(c)) for c in _unfinished(observed) if not c.spec.suspend and c.metadata.annotations.get(RETRY) in heeded]
-
-
-def _paused(child: Child) -> Manifest:
-    """The child as it was applied, but for `suspend`: a field that is left out would be taken from it."""
-    meta = child.metadata
-    metadata: Manifest = {
-        "name": meta.name,
-        "namespace": meta.namespace,
-        "uid": meta.uid,  # one that is gone is not made again
-        "labels": dict(meta.labels),
-        "ownerReferences": [owner.dump() for owner in meta.owner_references],
-    }
-    if RETRY in meta.annotations:
-        metadata["annotations"] = {RETRY: meta.annotations[RETRY]}
-    spec = {**child.spec.dump(), "suspend": True}
-    return {"apiVersion": API_VERSION, "kind": _kind_of(child), "metadata": metadata, "spec": spec}
-
-
-def _superseded(observed: GenerationObserved, wanted: set[str]) -> list[Child]:
-    """Children of inputs that hold no more and that still run: one live child a role."""
-    return [child for child in _unfinished(observed) if child.metadata.name not in wanted]
-
-
-def _unfinished(observed: GenerationObserved) -> list[Child]:
-    children: list[Child] = [*observed.training_runs.values(), *observed.reward_models.values()]
-    finished = ("Succeeded", "Failed", "Ready")
-    mine = observed.generation.metadata.uid
-    return [
-        c
-        for c in children
-        if c.status.phase not in finished
-        and c.metadata.deletion_timestamp is None
-        and any(o.uid == mine and o.controller for o in c.metadata.owner_references)
-    ]
-
-
-def _remove(child: Child) -> Delete:
-    meta = child.metadata
-    return Delete(API_VERSION, _kind_of(child), meta.namespace, meta.name, meta.uid)
-
-
-def _kind_of(child: Child) -> str:
-    return "TrainingRun" if isinstance(child, TrainingRun) else "RewardModel"

@@ -39,6 +39,7 @@ class PodState:
     pod_reason: str | None = None  # Evicted, NodeLost…
     disrupted: bool = False  # condition DisruptionTarget
     unschedulable: str | None = None
+    image_id: str | None = None  # what the main container runs, such as registry/name@sha256:…
 
     @property
     def image_pull_failed(self) -> bool:
@@ -137,6 +138,7 @@ def pod_state(body: Body) -> PodState:
         pod_reason=status.get("reason"),
         disrupted=(conditions.get("DisruptionTarget") or {}).get("status") == "True",
         unschedulable=scheduled.get("message") if scheduled.get("reason") == "Unschedulable" else None,
+        image_id=(main.get("imageID") or "")[:512] or None,
     )
 
 

@@ -49,3 +49,8 @@ def _of_rollouts(rollouts: Iterable[Rollout]) -> Iterator[Word]:
             yield status.cutover_time or LONG_AGO, name, True
         elif status.decision and status.decision.verdict == "Promote" and status.cutover_time:
             yield status.cutover_time, name, False
+
+
+def remembers_alone(generation: Generation, others: Sequence[Generation]) -> bool:
+    """Whether a name would be forgotten if this lap went and the others stayed."""
+    return not set(rejected([*others, generation], (), None)) <= set(rejected(others, (), None))

@@ -1,4 +1,4 @@
-"""The decision: abort and hard limits need no metrics and come first, then what the users say.
+"""The decision: abort and hard limits need no metrics and come first, then what the users say, then a person's word for the candidate.
 
 The numbers behind a decision are recorded with it; a look that decides nothing leaves its numbers in the status all the same.
 """
@@ -6,9 +6,11 @@ The numbers behind a decision are recorded with it; a look that decides nothing 
 from __future__ import annotations
 
 from flywheel.api.reasons import Reason
-from flywheel.plan import rollout_verdict
+from flywheel.api.rollout import PromotionByHand
+from flywheel.plan import arms, rollout_verdict
 from flywheel.plan.base import duration_text
-from flywheel.plan.rollout_arms import candidate_ready, candidate_state, ready_deadline
+from flywheel.plan.rollout_arms import candidate_arm, candidate_ready, candidate_state, ready_deadline
+from flywheel.plan.rollout_conditions import estimate_text
 from flywheel.plan.rollout_draft import Draft
 from flywheel.plan.rollout_routes import put_experiment
 from flywheel.specs.pods import InvalidPodTemplate
@@ -18,8 +20,8 @@ UNMEASURED = (Reason.SAMPLE_RATIO_MISMATCH, Reason.NO_DATA, Reason.METRICS_STALE
 
 
 def decide(draft: Draft) -> None:
-    """At most one decision, and only with its reasons: abort, hard limits, then the metrics. The first two also call off a
-    promotion that the router has not confirmed."""
+    """At most one decision, and only with its reasons: abort, hard limits, the metrics, a promotion by hand. The first two also call off
+    a promotion that the router has not confirmed."""
     if draft.observed.rollout.spec.abort:
         reject(draft, Reason.ABORTED, "spec.abort is true")
         return
@@ -29,6 +31,26 @@ def decide(draft: Draft) -> None:
         return
     if draft.status.decision is None and draft.observed.evidence is not None and draft.status.window_start_time is not None:
         _look(draft, draft.observed.evidence)
+    if draft.status.decision is None and draft.observed.rollout.spec.promote is not None:
+        _promote_by_hand(draft, draft.observed.rollout.spec.promote)
+
+
+def _promote_by_hand(draft: Draft, word: PromotionByHand) -> None:
+    """Decide for the candidate by a person's word, once it can answer. What is known of it goes on record with the word."""
+    rollout, status = draft.observed.rollout, draft.status
+    if not _heeds(draft, word):
+        draft.waiting = (Reason.NOT_READY, f"{word.by} has promoted {rollout.spec.candidate.generation}, which has no ready pod yet")
+        return
+    numbers = "; ".join(estimate_text(e) for e in status.metrics) or "no user has matured yet"
+    message = f"promoted by {word.by}: {word.reason} (known by then: {numbers})"
+    draft.decided(rollout_verdict.verdict_without_metrics(rollout, "Promote", Reason.PROMOTED_BY_HAND, message, draft.now))
+
+
+def _heeds(draft: Draft, word: PromotionByHand) -> bool:
+    """Whether the word is about this candidate, and all users could be sent there now."""
+    candidate, phase = draft.observed.rollout.spec.candidate, draft.status.phase
+    ready = arms.ready_replicas(draft.observed.deployments, candidate_arm(draft).arm) > 0
+    return word.digest == candidate.digest and ready and phase in ("Preparing", "Progressing", "Paused")
 
 
 def reject(draft: Draft, reason: Reason, message: str) -> None:
@@ -75,5 +97,8 @@ def _look(draft: Draft, evidence: Evidence) -> None:
         return
     patience_over = rollout_verdict.out_of_patience(rollout, now)
     decision = rollout_verdict.decision_from(rollout, assessment, evidence, now, out_of_patience=patience_over)
-    if decision is not None:
+    by_hand = rollout.spec.promote is not None and _heeds(draft, rollout.spec.promote)
+    if decision is not None and not (
+        by_hand and decision.verdict in ("Inconclusive", "NoVerdict")
+    ):  # what is missing, a person's word is for
         draft.decided(decision)

@@ -112,6 +112,7 @@ def _follow(this: _Pass, attempt: Attempt) -> Plan:
             "retry_token": retry_token(this.run.metadata) or attempt.retry_token,
             "start_time": attempt.start_time or min((pod.started for pod in pods if pod.started), default=None),
             "gpu_seconds": max(attempt.gpu_seconds, ends.gpu_seconds(job, this.run.spec.gpus_per_node, this.now)),
+            "image_id": next((pod.image_id for pod in job.pods if pod.image_id), None) or attempt.image_id,
         }
     )
     this = this.with_last(attempt).having(next_retry_time=None)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import datetime as dt
 
 from flywheel.api.flywheel import Flywheel
-from flywheel.api.generation import Generation, GenerationSpec
+from flywheel.api.generation import Generation, GenerationSpec, Stage
 from flywheel.api.reward_model import RewardModel
 from flywheel.api.rollout import Rollout
 from flywheel.api.training_run import TrainingRun
 from flywheel.plan.base import Manifest
+from flywheel.plan.generation_cache import looks_back
+from flywheel.plan.generation_inputs import InputError
+from flywheel.plan.generation_lap import lap_stages
 from flywheel.plan.generation_observed import GenerationObserved, other_rollout
 from flywheel.runtime.cache import View
 from flywheel.runtime.observe import World
@@ -26,16 +29,54 @@ async def observe_generation(view: View, body: Manifest, world: World, now: dt.d
     rollouts = [parse(Rollout, b) for b in view.of_service("Rollout", generation.spec.flywheel)]
     flywheel = parse(Flywheel, owner) if owner else None
     # Who was rejected before is asked once: a lap that has begun need not wake for what becomes of its siblings.
-    siblings = view.of_service("Generation", generation.spec.flywheel) if status.revision is None else []
+    # And one that may have to go looks whether somebody else remembers it.
+    leaves = status.decision is not None and generation.spec.ttl_after_finished is not None
+    siblings = view.of_service("Generation", generation.spec.flywheel) if status.revision is None or leaves else []
+    spec = GenerationSpec.model_validate(snapshot["data"]["spec"]) if snapshot else None
+    stages = tuple(Stage.model_validate(s) for s in snapshot["data"].get("stages", ())) if snapshot else ()
     return GenerationObserved(
         generation=generation,
         flywheel=flywheel,
         defaults=world.defaults,
-        snapshot=GenerationSpec.model_validate(snapshot["data"]["spec"]) if snapshot else None,
+        snapshot=spec,
+        stages=stages or None,
         training_runs={b["metadata"]["name"]: parse(TrainingRun, b) for b in view.owned("TrainingRun", uid)},
         reward_models={b["metadata"]["name"]: parse(RewardModel, b) for b in view.owned("RewardModel", uid)},
         rollout=parse(Rollout, rollout) if rollout else None,
         other_rollout=other_rollout(generation, rollouts, flywheel),
         siblings=tuple(parse(Generation, b) for b in siblings),
         rollouts=tuple(rollouts),
+        records=_records(view, generation, spec, stages, flywheel, world),
+        earlier_runs=_earlier_runs(view, generation, spec, stages, world),
     )
+
+
+def _records(
+    view: View, generation: Generation, spec: GenerationSpec | None, stages: tuple[Stage, ...], flywheel: Flywheel | None, world: World
+) -> dict[str, Generation]:
+    """The laps whose numbers a gate is measured against, if one is: those that made the parent and today's champion."""
+    status = generation.status
+    if status.decision is not None or not any(gate.baseline != "Absolute" for stage in _stages(spec, stages) for gate in stage.gates):
+        return {}
+    champions = (status.parent, status.opponent, flywheel.status.champion if flywheel else None)
+    names = {champion.generation for champion in champions if champion is not None} - {generation.metadata.name}
+    found = {name: view.get("Generation", name) for name in sorted(names)}
+    records = {name: world.parser.parse(Generation, body) for name, body in found.items() if body is not None}
+    return {name: lap for name, lap in records.items() if lap.spec.flywheel == generation.spec.flywheel}
+
+
+def _earlier_runs(
+    view: View, generation: Generation, spec: GenerationSpec | None, stages: tuple[Stage, ...], world: World
+) -> tuple[TrainingRun, ...]:
+    """The Flywheel's runs, while one of them may save the lap its own: a lap that has all it needs is not woken by others."""
+    if spec is None or not looks_back(generation, spec, _stages(spec, stages), world.defaults):
+        return ()
+    return tuple(world.parser.parse(TrainingRun, b) for b in view.labelled("TrainingRun", "flywheel", generation.spec.flywheel))
+
+
+def _stages(spec: GenerationSpec | None, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    """The lap's stages as far as they can be told; a spec that makes none is the planner's to refuse."""
+    try:
+        return stages or (lap_stages(spec) if spec else ())
+    except InputError:
+        return ()
