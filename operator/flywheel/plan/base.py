@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from flywheel.api.base import API_VERSION, Metadata
+from flywheel.plan.prices import PriceTable
 
 Manifest = dict[str, Any]
 MANAGER = "flywheel-operator"
@@ -87,6 +88,7 @@ class Defaults:
     envoy_image: str = "localhost/flywheel/envoy:dev"
     operator_image: str = "localhost/flywheel/operator:dev"
     prometheus_address: str = "http://prometheus.flywheel-system:9090"
+    prices: PriceTable = PriceTable()
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,10 @@ from flywheel.plan.base import LABEL, MANAGED_BY, Action, Apply, Create, Emit, M
 from flywheel.plan.default_stages import default_stages
 from flywheel.plan.generation_inputs import InputError, check_graph
 from flywheel.plan.generation_observed import GenerationObserved, snapshot_name
+from flywheel.plan.generation_record import build_record, carried_records, stage_costs
 from flywheel.plan.generation_stages import RETRY, pause_unfinished, plan_stages
 from flywheel.plan.quarantine import rejected
+from flywheel.plan.recording import plan_recording
 
 TICK = dt.timedelta(seconds=10)
 MAX_CURRENT_STAGE = 253  # as the CRD has it
@@ -45,10 +47,14 @@ def plan_generation(observed: GenerationObserved, now: dt.datetime) -> Plan:
         _begin(draft)  # on record first: what stands of the lap before is not of this one
     elif draft.status.decision is None:
         _run(draft)
+        draft.set(cost=stage_costs(observed, draft.status.stages), record=build_record(observed, draft.status))
     if draft.status.decision is not None:
         draft.actions += pause_unfinished(observed)
+    recording = plan_recording(observed, draft.status, now)
+    draft.status = recording.status
     _report(draft)
-    return Plan(draft.status.dump(), tuple(draft.actions), None if draft.status.decision else now + TICK)
+    draft.actions += recording.actions
+    return Plan(draft.status.dump(), tuple(draft.actions), recording.wake if draft.status.decision else now + TICK)
 
 
 def _lap_begins(observed: GenerationObserved) -> bool:
@@ -93,6 +99,7 @@ def _begin(draft: Draft) -> None:
         start_time=draft.now,
         conditions=draft.status.conditions,
         gpu_seconds=draft.status.gpu_seconds,
+        earlier_records=carried_records(draft.status),
     )
     draft.actions.append(Emit("Normal", "Started", f"the lap starts from champion {champion.generation}"))
 
@@ -133,7 +140,8 @@ def _run(draft: Draft) -> None:
         return
     lap = plan_stages(observed, flywheel, spec, stages, opponent, draft.now)
     draft.set(stages=lap.stages, opponent=opponent, phase="Suspended" if observed.generation.spec.suspend else "Training")
-    draft.set(gpu_seconds=sum(run.status.gpu_seconds for run in observed.training_runs.values()))
+    runs = (*observed.training_runs.values(), *observed.reward_runs.values())
+    draft.set(gpu_seconds=sum(run.status.gpu_seconds for run in runs))
     if _ended_early(draft, lap.stages, spec):
         return
     draft.actions += lap.actions

@@ -23,8 +23,10 @@ class GenerationObserved:
     flywheel: Flywheel | None = None
     defaults: Defaults = field(default_factory=Defaults)
     snapshot: GenerationSpec | None = None  # from the ControllerRevision that status.snapshot names: its data.spec
-    training_runs: Mapping[str, TrainingRun] = field(default_factory=dict)  # children, by name
+    training_runs: Mapping[str, TrainingRun] = field(default_factory=dict)  # children of its stages, by name
     reward_models: Mapping[str, RewardModel] = field(default_factory=dict)  # children, by name
+    reward_runs: Mapping[str, TrainingRun] = field(default_factory=dict)  # of those RewardModels, by name
+    record_runs: Mapping[str, TrainingRun] = field(default_factory=dict)  # children that write records into the store, by name
     rollout: Rollout | None = None  # the child that status.rollout names
     other_rollout: str | None = None  # see other_rollout()
     siblings: tuple[Generation, ...] = ()  # of the same Flywheel; known only until the lap has first begun

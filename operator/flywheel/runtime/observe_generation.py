@@ -11,6 +11,7 @@ from flywheel.api.rollout import Rollout
 from flywheel.api.training_run import TrainingRun
 from flywheel.plan.base import Manifest
 from flywheel.plan.generation_observed import GenerationObserved, other_rollout
+from flywheel.plan.recording import RECORD
 from flywheel.runtime.cache import View
 from flywheel.runtime.observe import World
 
@@ -27,13 +28,19 @@ async def observe_generation(view: View, body: Manifest, world: World, now: dt.d
     flywheel = parse(Flywheel, owner) if owner else None
     # Who was rejected before is asked once: a lap that has begun need not wake for what becomes of its siblings.
     siblings = view.of_service("Generation", generation.spec.flywheel) if status.revision is None else []
+    children = {b["metadata"]["name"]: parse(TrainingRun, b) for b in view.owned("TrainingRun", uid)}
+    records = {name: run for name, run in children.items() if RECORD in run.metadata.labels}
+    models = {b["metadata"]["name"]: parse(RewardModel, b) for b in view.owned("RewardModel", uid)}
+    trained = [b for model in models.values() for b in view.owned("TrainingRun", model.metadata.uid)]
     return GenerationObserved(
         generation=generation,
         flywheel=flywheel,
         defaults=world.defaults,
         snapshot=GenerationSpec.model_validate(snapshot["data"]["spec"]) if snapshot else None,
-        training_runs={b["metadata"]["name"]: parse(TrainingRun, b) for b in view.owned("TrainingRun", uid)},
-        reward_models={b["metadata"]["name"]: parse(RewardModel, b) for b in view.owned("RewardModel", uid)},
+        training_runs={name: run for name, run in children.items() if name not in records},
+        reward_models=models,
+        reward_runs={b["metadata"]["name"]: parse(TrainingRun, b) for b in trained},
+        record_runs=records,
         rollout=parse(Rollout, rollout) if rollout else None,
         other_rollout=other_rollout(generation, rollouts, flywheel),
         siblings=tuple(parse(Generation, b) for b in siblings),
