@@ -11,9 +11,10 @@ from flywheel.api.generation import Generation, GenerationSpec, GenerationStatus
 from flywheel.api.reward_model import RewardModel, RewardModelStatus
 from flywheel.api.rollout import Rollout, RolloutStatus
 from flywheel.api.training_run import TrainingRun, TrainingRunStatus
-from flywheel.plan.base import Apply, Create, Delete, Plan
+from flywheel.plan.base import Apply, Create, Defaults, Delete, Plan
 from flywheel.plan.generation import plan_generation
 from flywheel.plan.generation_observed import GenerationObserved
+from flywheel.plan.recording import RECORD
 
 T0 = dt.datetime(2026, 11, 23, 12, 0, tzinfo=dt.UTC)
 BASE = "sha256:" + "a" * 64
@@ -35,6 +36,7 @@ def metadata(body: dict[str, Any]) -> Metadata:
         namespace="demo",
         uid="u-" + meta["name"],
         generation=1,
+        labels=meta.get("labels", {}),
         annotations=meta.get("annotations", {}),
         owner_references=owners,
     )
@@ -61,6 +63,9 @@ class World:
         self.snapshots: dict[str, GenerationSpec] = {}
         self.runs: dict[str, TrainingRun] = {}
         self.rewards: dict[str, RewardModel] = {}
+        self.reward_runs: dict[str, TrainingRun] = {}
+        self.records: dict[str, TrainingRun] = {}  # the runs that write a lap's record; they end when a test says so
+        self.defaults = Defaults()
         self.rollout: Rollout | None = None
         self.other_rollout: str | None = None
         self.siblings: list[Generation] = []
@@ -75,8 +80,11 @@ class World:
             generation=self.generation,
             flywheel=self.flywheel,
             snapshot=self.snapshots.get(self.generation.status.snapshot or ""),
+            defaults=self.defaults,
             training_runs=dict(self.runs),
             reward_models=dict(self.rewards),
+            reward_runs=dict(self.reward_runs),
+            record_runs=dict(self.records),
             rollout=self.rollout if self.rollout and self.rollout.metadata.name == self.generation.status.rollout else None,
             other_rollout=self.other_rollout,
             siblings=tuple(self.siblings),
@@ -116,7 +124,9 @@ class World:
     def succeed(self, name: str) -> None:
         """One run succeeds."""
         run = self.runs[name]
-        kind = {"Curate": "dataset", "RejectionSample": "dataset", "Evaluate": "evaluation"}.get(run.spec.method, "model")
+        kind = {"Curate": "dataset", "RejectionSample": "dataset", "Record": "dataset", "Evaluate": "evaluation"}.get(
+            run.spec.method, "model"
+        )
         made = {"uri": f"file:///flywheel/{name}", "digest": digest_of(name[-12:] + name), "kind": kind}
         metrics = self.metrics.get(self.stage(name), {})
         status = TrainingRunStatus.model_validate({"phase": "Succeeded", "artifact": made, "metrics": metrics})
@@ -157,9 +167,10 @@ class World:
         if manifest["kind"] == "ControllerRevision":
             self.snapshots.setdefault(name, GenerationSpec.model_validate(manifest["data"]["spec"]))
         elif manifest["kind"] == "TrainingRun":
-            old = self.runs.get(name)
+            runs = self.records if RECORD in manifest["metadata"]["labels"] else self.runs
+            old = runs.get(name)
             made = TrainingRun(metadata=metadata(manifest), spec=manifest["spec"], status=old.status if old else TrainingRunStatus())
-            self.runs[name] = made
+            runs[name] = made
         elif manifest["kind"] == "RewardModel":
             model = self.rewards.get(name)
             known = model.status if model else RewardModelStatus()

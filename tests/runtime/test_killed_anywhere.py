@@ -17,6 +17,7 @@ import pytest
 
 from flywheel.api.generation import TERMINAL_GENERATION_PHASES
 from flywheel.api.rollout import TERMINAL_ROLLOUT_PHASES
+from flywheel.plan.base import LABEL
 from flywheel.stats.verdict import Evidence
 from tests.plan.rollout_world import BETTER, EQUAL, WORSE, evidence
 from tests.runtime import faketime
@@ -136,16 +137,27 @@ def undisturbed(number: int) -> Lap:
 # ---------------------------------------------------------------------------------------------------------------- comparison
 
 CLOCK = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?Z?")
-COUNTERS = {"resourceVersion", "percent", "progress", "etaSeconds"}  # of what was seen on the way
+COUNTERS = {"resourceVersion", "percent", "progress", "etaSeconds", "cpuSeconds"}  # of what was seen on the way, or how long it took
+# A lap's record has times in it: the hashes of its run's ConfigMap, checkpoints and spec follow from when things happened.
+RECORDS = re.compile(r"(-record-[0-9a-f]{8}(?:-a\d+-[0-9a-f]{8}-|\.\d+/))[0-9a-f]{8}")
 
 
 def outcome(state: State) -> dict[str, Any]:
     """Everything that a lap leaves behind, but for when it happened."""
     first = state.routes[0]["revision"]
     routes = [{**words, "revision": words["revision"] - first} for words in state.routes]
-    objects = {f"{ref.kind} {ref.name}": timeless(body, first) for ref, body in state.objects.items()}
-    made = {f"{ref.kind} {ref.name}": count for ref, count in state.made.items()}
+    objects = {timeless(f"{ref.kind} {ref.name}", first): timeless(unhashed(body), first) for ref, body in state.objects.items()}
+    assert len(objects) == len(state.objects)
+    made = {timeless(f"{ref.kind} {ref.name}", first): count for ref, count in state.made.items()}
     return {"objects": objects, "made": made, "routes": routes, "experiments": timeless(state.experiments, first)}
+
+
+def unhashed(body: Any) -> Any:
+    """A run that writes a record, without the hash of its spec."""
+    if body["kind"] != "TrainingRun" or LABEL + "record" not in body["metadata"]["labels"]:
+        return body
+    status = body["status"]
+    return {**body, "status": {**status, "attempts": [{**a, "specHash": "<content>"} for a in status["attempts"]]}}
 
 
 def timeless(value: Any, first: int) -> Any:
@@ -155,7 +167,8 @@ def timeless(value: Any, first: int) -> Any:
     if isinstance(value, list):
         return [timeless(item, first) for item in value]
     if isinstance(value, str):
-        return CLOCK.sub("<time>", re.sub(r'"revision": ?\d+', "", value))
+        value = re.sub(r'"(revision|cpuSeconds)": ?[\d.]+', "", RECORDS.sub(r"\1-<content>", value))
+        return CLOCK.sub("<time>", value)
     return value - first if isinstance(value, int) and value >= first else value
 
 
@@ -180,7 +193,10 @@ def test_undisturbed_the_first_candidate_is_promoted_and_the_second_rolled_back(
     assert reasons == [("Promote", "SuccessProven"), ("Rollback", "GuardrailHarm")]
     assert champion["generation"] == "demo-1"
     assert [words["weightPercent"] for words in state.routes] == [0, 5, 50, 0, 5, 0]
-    assert len(state.every("Job")) == 8
+    assert len(state.every("Job")) == 10  # four stages and a record each
+    records = [b["status"] for b in state.every("Generation")]
+    assert [r["record"]["verdict"] for r in records] == ["Promoted", "RolledBack"]
+    assert all(r["recordArtifact"]["kind"] == "dataset" for r in records)
     for number in (1, 2):
         lap = undisturbed(number)
         print(f"\nlap {number}: {lap.writes} writes, {2 * lap.writes} deaths, {len(lap.deaths)} of them distinct")

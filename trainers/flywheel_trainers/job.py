@@ -101,3 +101,4 @@ class Outcome:
     summary: str
     metrics: Mapping[str, float]
     details: Mapping[str, object] = field(default_factory=dict)
+    card: str | None = None  # README.md of the artifact, where the one of every run does not do

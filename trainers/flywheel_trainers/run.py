@@ -63,7 +63,7 @@ def _run(settings: config.RunConfig, stop: threading.Event) -> str:
                 outcome.content,
                 settings.output_uri,
                 kind=outcome.kind,
-                card=_card(settings, outcome, metrics),
+                card=outcome.card or _card(settings, outcome, metrics),
                 metrics={**outcome.details, **metrics},
                 created_by=dict(settings.run),
             )

@@ -9,6 +9,8 @@ from pydantic import Field
 from flywheel.api.base import SCHEMALESS, Digest, Duration, Finite, Metadata, Name, ObjectName, PositiveDuration, Resource, Status, Time
 from flywheel.api.cel import rule, rules
 from flywheel.api.common import Artifact, ModelRef
+from flywheel.api.cost import Cost
+from flywheel.api.generation_record import MAX_EARLIER, EarlierRecord, GenerationRecord
 from flywheel.api.inputs import DEFAULT_MODELS, EXTENDS, MAKES_MODEL, lap_rules, template_rules
 from flywheel.api.reward_model import RewardModelTemplate
 from flywheel.api.rollout import RolloutTemplate
@@ -202,6 +204,10 @@ class GenerationTemplate(Resource):
     rollout: Annotated[RolloutTemplate | None, Field(description="How the model meets users. Absent: the lap ends after its gates.")] = None
     deadline: Annotated[PositiveDuration | None, Field(description="Longest time the lap may take before its rollout.")] = None
     seed: Annotated[int, Field(ge=0, le=2_147_483_647, description="Seed of stages that set none (0).")] = 0
+    record: Annotated[
+        bool,
+        Field(description="Once the lap is decided, a run of method Record writes its record and model card into the artifact store."),
+    ] = True
 
 
 class Approval(Resource):
@@ -408,6 +414,17 @@ class GenerationStatus(Status):
     start_time: Annotated[Time | None, Field(description="When the lap started.")] = None
     completion_time: Annotated[Time | None, Field(description="When it ended.")] = None
     gpu_seconds: Annotated[Finite, Field(ge=0, description="GPUs × seconds of its runs.")] = 0
+    cost: Annotated[Cost | None, Field(description="What its runs have cost so far, by stage.")] = None
+    record: Annotated[
+        GenerationRecord | None,
+        # Kept as it was written: a later version of the CRD must not prune what it no longer knows.
+        Field(description="The lap as it was when it was decided; never changed.", json_schema_extra=SCHEMALESS),
+    ] = None
+    record_run: Annotated[ObjectName | None, Field(description="The TrainingRun that writes the record into the store.")] = None
+    record_artifact: Annotated[Artifact | None, Field(description="Where generation.json and the model card lie.")] = None
+    earlier_records: Annotated[
+        tuple[EarlierRecord, ...], Field(max_length=MAX_EARLIER, description="Records of this lap before it was started again.")
+    ] = ()
     summary: Annotated[str | None, Field(max_length=256, description="One line for `kubectl get`.")] = None
 
 

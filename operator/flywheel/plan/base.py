@@ -13,6 +13,7 @@ from flywheel.api.base import API_VERSION, Metadata
 from flywheel.api.names import LABEL as LABEL
 from flywheel.api.names import MANAGED_BY as MANAGED_BY
 from flywheel.api.names import MANAGER as MANAGER
+from flywheel.plan.prices import PriceTable
 
 Manifest = dict[str, Any]
 
@@ -87,6 +88,7 @@ class Defaults:
     envoy_image: str = "localhost/flywheel/envoy:dev"
     operator_image: str = "localhost/flywheel/operator:dev"
     prometheus_address: str = "http://prometheus.flywheel-system:9090"
+    prices: PriceTable = PriceTable()
 
 
 @dataclass(frozen=True)

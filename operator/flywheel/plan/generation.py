@@ -27,9 +27,11 @@ from flywheel.plan.generation_end import at_rest, expiry
 from flywheel.plan.generation_inputs import InputError
 from flywheel.plan.generation_lap import check_lap, lap_stages
 from flywheel.plan.generation_observed import GenerationObserved, snapshot_name
+from flywheel.plan.generation_record import build_record, carried_records, stage_costs
 from flywheel.plan.generation_retry import asked_for, remembered
 from flywheel.plan.generation_stages import plan_stages
 from flywheel.plan.quarantine import rejected
+from flywheel.plan.recording import plan_recording
 
 TICK = dt.timedelta(seconds=10)
 UNCHANGED = ("suspend", "approvals", "ttl_after_finished")  # fields of the spec that ask for no other lap
@@ -60,15 +62,18 @@ def plan_generation(observed: GenerationObserved, now: dt.datetime) -> Plan:
         _begin(draft)  # on record first: what stands of the lap before is not of this one
     elif draft.status.decision is None:
         _run(draft)
+        draft.set(cost=stage_costs(observed, draft.status.stages), record=build_record(observed, draft.status))
+    recording = plan_recording(observed, draft.status, now)
+    draft.status = recording.status
     if draft.status.decision is None:
         _report(draft)
-        again = earliest([now + TICK, *(s.next_retry_time for s in draft.status.stages)])
-        return Plan(draft.status.dump(), tuple(draft.actions), again)
+        again = earliest([now + TICK, recording.wake, *(s.next_retry_time for s in draft.status.stages)])
+        return Plan(draft.status.dump(), (*draft.actions, *recording.actions), again)
     draft.actions += pause_unfinished(observed)
     draft.set(stages=at_rest(draft.status.stages, goes_on(observed, draft.status.stages)))
     _report(draft)
     removal, again = expiry(observed, now)
-    return Plan(draft.status.dump(), (*draft.actions, *removal), again)
+    return Plan(draft.status.dump(), (*draft.actions, *recording.actions, *removal), earliest((recording.wake, again)))
 
 
 def _lap_begins(observed: GenerationObserved) -> bool:
@@ -113,6 +118,7 @@ def _begin(draft: Draft) -> None:
         start_time=draft.now,
         conditions=old.conditions,
         gpu_seconds=old.gpu_seconds,
+        earlier_records=carried_records(old),
     )
     again = f", for another try of stage {only}" if only else ""
     draft.actions.append(Emit("Normal", "Started", f"the lap starts from champion {champion.generation}{again}"))
@@ -155,7 +161,8 @@ def _run(draft: Draft) -> None:
     lap = plan_stages(observed, flywheel, spec, stages, opponent, draft.now)
     draft.set(stages=lap.stages, opponent=opponent, phase="Suspended" if observed.generation.spec.suspend else "Training")
     draft.set(approvals=approval.recorded(status.approvals, lap.approvals, draft.now))
-    draft.set(gpu_seconds=sum(run.status.gpu_seconds for run in observed.training_runs.values()))
+    runs = (*observed.training_runs.values(), *observed.reward_runs.values())
+    draft.set(gpu_seconds=sum(run.status.gpu_seconds for run in runs))
     if _ended_early(draft, lap.stages, spec):
         return
     draft.actions += lap.actions

@@ -10,7 +10,9 @@ from flywheel.api.rollout import TERMINAL_ROLLOUT_PHASES
 from flywheel.plan.base import Action, Delete, Emit
 from flywheel.plan.generation_observed import GenerationObserved
 from flywheel.plan.quarantine import remembers_alone
+from flywheel.plan.recording import unrecorded
 
+RECORDING = dt.timedelta(days=1)  # that a record may take to reach the store before its lap goes without it
 LATER = dt.timedelta(minutes=10)  # until it is looked again whether what keeps a lap has passed; most of it wakes the lap itself
 PAUSED = "paused, for the lap has ended; a retry of the lap takes it up again"
 
@@ -34,7 +36,7 @@ def expiry(observed: GenerationObserved, now: dt.datetime) -> tuple[tuple[Action
     due = ended + parse_duration(ttl)
     if now < due:
         return (), due
-    if _needed(observed):
+    if unrecorded(generation, now, RECORDING) or _needed(observed):
         return (), now + LATER
     meta = generation.metadata
     told = Emit("Normal", "Expired", f"spec.ttlAfterFinished {ttl} is over: the record is deleted; what serves users is not its own")

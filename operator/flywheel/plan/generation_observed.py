@@ -24,8 +24,10 @@ class GenerationObserved:
     defaults: Defaults = field(default_factory=Defaults)
     snapshot: GenerationSpec | None = None  # from the ControllerRevision that status.snapshot names: its data.spec
     stages: tuple[Stage, ...] | None = None  # from its data.stages, as they were worked out at the start; None: by an older operator
-    training_runs: Mapping[str, TrainingRun] = field(default_factory=dict)  # children, by name
+    training_runs: Mapping[str, TrainingRun] = field(default_factory=dict)  # children of its stages, by name
     reward_models: Mapping[str, RewardModel] = field(default_factory=dict)  # children, by name
+    reward_runs: Mapping[str, TrainingRun] = field(default_factory=dict)  # of those RewardModels, by name
+    record_runs: Mapping[str, TrainingRun] = field(default_factory=dict)  # children that write records into the store, by name
     rollout: Rollout | None = None  # the child that status.rollout names
     other_rollout: str | None = None  # see other_rollout()
     siblings: tuple[Generation, ...] = ()  # of the same Flywheel; known until the lap has first begun, and when it may have to go

@@ -14,6 +14,7 @@ from flywheel.plan.generation_cache import looks_back
 from flywheel.plan.generation_inputs import InputError
 from flywheel.plan.generation_lap import lap_stages
 from flywheel.plan.generation_observed import GenerationObserved, other_rollout
+from flywheel.plan.recording import RECORD
 from flywheel.runtime.cache import View
 from flywheel.runtime.observe import World
 
@@ -34,14 +35,20 @@ async def observe_generation(view: View, body: Manifest, world: World, now: dt.d
     siblings = view.of_service("Generation", generation.spec.flywheel) if status.revision is None or leaves else []
     spec = GenerationSpec.model_validate(snapshot["data"]["spec"]) if snapshot else None
     stages = tuple(Stage.model_validate(s) for s in snapshot["data"].get("stages", ())) if snapshot else ()
+    children = {b["metadata"]["name"]: parse(TrainingRun, b) for b in view.owned("TrainingRun", uid)}
+    records = {name: run for name, run in children.items() if RECORD in run.metadata.labels}
+    models = {b["metadata"]["name"]: parse(RewardModel, b) for b in view.owned("RewardModel", uid)}
+    trained = [b for model in models.values() for b in view.owned("TrainingRun", model.metadata.uid)]
     return GenerationObserved(
         generation=generation,
         flywheel=flywheel,
         defaults=world.defaults,
         snapshot=spec,
         stages=stages or None,
-        training_runs={b["metadata"]["name"]: parse(TrainingRun, b) for b in view.owned("TrainingRun", uid)},
-        reward_models={b["metadata"]["name"]: parse(RewardModel, b) for b in view.owned("RewardModel", uid)},
+        training_runs={name: run for name, run in children.items() if name not in records},
+        reward_models=models,
+        reward_runs={b["metadata"]["name"]: parse(TrainingRun, b) for b in trained},
+        record_runs=records,
         rollout=parse(Rollout, rollout) if rollout else None,
         other_rollout=other_rollout(generation, rollouts, flywheel),
         siblings=tuple(parse(Generation, b) for b in siblings),

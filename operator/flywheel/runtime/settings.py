@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from flywheel.plan.base import Defaults
+from flywheel.plan.prices import PriceError, PriceTable, parse_prices
 
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
@@ -34,10 +35,11 @@ class Settings:
 
 def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     """Read FLYWHEEL_* variables. What isn't set has the default that the local cluster uses."""
-    set_ones = {f.name: value for f in fields(Defaults) if (value := environment.get("FLYWHEEL_" + f.name.upper(), "").strip())}
+    texts = [f.name for f in fields(Defaults) if f.name != "prices"]
+    set_ones = {name: value for name in texts if (value := environment.get("FLYWHEEL_" + name.upper(), "").strip())}
     namespaces = tuple(sorted({n.strip() for n in environment.get("FLYWHEEL_WATCH_NAMESPACES", "").split(",") if n.strip()}))
     return Settings(
-        defaults=Defaults(**set_ones),
+        defaults=Defaults(**set_ones, prices=_prices(environment.get("FLYWHEEL_PRICES", ""))),
         namespaces=namespaces,
         leader_election=_flag(environment, "FLYWHEEL_LEADER_ELECTION"),
         namespace=environment.get("POD_NAMESPACE") or _own_namespace(),
@@ -52,6 +54,13 @@ def _flag(environment: Mapping[str, str], name: str) -> bool:
     if value not in _TRUE + _FALSE:
         raise SettingsError(f"{name} must be true or false, not {value!r}")
     return value in _TRUE
+
+
+def _prices(value: str) -> PriceTable:
+    try:
+        return parse_prices(value)
+    except PriceError as error:
+        raise SettingsError(f"FLYWHEEL_PRICES {error}") from None
 
 
 def _port(value: str) -> int:
