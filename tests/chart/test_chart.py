@@ -72,6 +72,12 @@ def test_the_defaults_are_the_operators_own() -> None:
     assert container["image"] == defaults.operator_image
 
 
+@pytest.mark.parametrize(("given", "value"), [("null", ""), ("0", "0"), ("1000000", "1000000")])
+def test_a_gpu_budget_reaches_the_operator_and_none_is_none(given: str, value: str) -> None:
+    container = deployment(f"gpuBudget={given}")["spec"]["template"]["spec"]["containers"][0]
+    assert {item["name"]: item.get("value") for item in container["env"]}["FLYWHEEL_GPU_BUDGET"] == value
+
+
 def test_the_pod_keeps_to_the_restricted_pod_security_standard() -> None:
     pod = deployment()["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"] is True

@@ -10,6 +10,7 @@ from typing import Any
 from flywheel.api.names import RETRY
 from flywheel.api.training_run import Attempt, TrainingRun
 from flywheel.plan.base import Apply, Create, Delete, Emit, Plan
+from flywheel.plan.gpu_budget import Wait
 from flywheel.plan.kube import JobState, PodState
 from flywheel.plan.references import Objects
 from flywheel.plan.training_run import TrainingRunObserved, plan_training_run
@@ -29,6 +30,7 @@ class World:
     objects: Objects = field(default_factory=dict)
     progress: dict[str, Any] | None = None
     refused: str | None = None
+    gpu_wait: Wait | None = None
     plan: Plan = field(default_factory=lambda: Plan({}))
 
     # ------------------------------------------------------------------------------------------------------- operator
@@ -38,7 +40,13 @@ class World:
         self.now += seconds(after)
         seen = tuple(self.jobs.values()) if jobs is None else jobs
         observed = TrainingRunObserved(
-            run=self.run, jobs=seen, objects=self.objects, stray_pods=tuple(self.stray), progress=self.progress, refused=self.refused
+            run=self.run,
+            jobs=seen,
+            objects=self.objects,
+            stray_pods=tuple(self.stray),
+            progress=self.progress,
+            refused=self.refused,
+            gpu_wait=self.gpu_wait,
         )
         self.plan = plan_training_run(observed, self.now)
         json.dumps(self.plan.status, allow_nan=False)

@@ -22,6 +22,7 @@ from flywheel.plan.base import LABEL, Defaults
 from flywheel.plan.rollout_observed import Acknowledgement, ErrorShare
 from flywheel.ports import ClusterError
 from flywheel.runtime.cache import Cache
+from flywheel.runtime.gpu_queue import GpuQueue
 from flywheel.runtime.keys import CHILDREN, KINDS, Key
 from flywheel.runtime.loop import Loop
 from flywheel.runtime.metrics import Metrics
@@ -54,6 +55,7 @@ class SimulatedCluster:
         self.kept: Callable[[], float | None] = lambda: None
         self.errors: ErrorShare | None = None
         self.router_listens = True
+        self.gpu_budget: int | None = None
 
     def now(self) -> dt.datetime:
         """The Clock port."""
@@ -136,8 +138,10 @@ class Operator:
 
     def __init__(self, cluster: SimulatedCluster, plans: Callable[[World], dict[str, PlanOne]]) -> None:
         self._cluster = cluster
-        world = World(Defaults(), lambda address: cluster, cluster, cluster)
+        world = World(Defaults(), lambda address: cluster, cluster, cluster, gpus=GpuQueue(cluster.gpu_budget))
         self.cache = Cache(lambda key: self.loop.wake(key))
+        self.cache.listeners.append(world.gpus.seen)
+        world.gpus.wakes(lambda key: self.loop.wake(key))
         port = KubernetesCluster(cluster.api)  # type: ignore[arg-type]  # the simulated one has the methods that are called
         self._passes = Reconciler(self.cache, port, cluster, cluster, Metrics(), plans(world))
         self.loop = Loop(

@@ -40,7 +40,22 @@ def test_images_prometheus_and_namespaces_come_from_the_environment() -> None:
     assert settings.identity.startswith("operator-0_")
 
 
-@pytest.mark.parametrize(("name", "value"), [("FLYWHEEL_LEADER_ELECTION", "maybe"), ("FLYWHEEL_PORT", "http"), ("FLYWHEEL_PORT", "70000")])
+@pytest.mark.parametrize(("value", "limit"), [("", None), (" ", None), ("0", 0), ("16", 16)])
+def test_a_gpu_budget_of_nothing_is_no_limit_and_of_zero_is_none_at_all(value: str, limit: int | None) -> None:
+    assert load_settings({"FLYWHEEL_GPU_BUDGET": value}).gpu_budget == limit
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("FLYWHEEL_LEADER_ELECTION", "maybe"),
+        ("FLYWHEEL_PORT", "http"),
+        ("FLYWHEEL_PORT", "70000"),
+        ("FLYWHEEL_GPU_BUDGET", "-1"),
+        ("FLYWHEEL_GPU_BUDGET", "many"),
+        ("FLYWHEEL_GPU_BUDGET", "1.5"),
+    ],
+)
 def test_a_setting_that_makes_no_sense_is_refused_by_name(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=f"{name}.*{value}"):
         load_settings({name: value})

@@ -94,6 +94,14 @@ class FlywheelSpec(Resource):
     trigger: Annotated[Trigger, Field(description="What starts the next lap. Empty: laps are started by hand.")] = Trigger()
     generation_template: Annotated[GenerationTemplate, Field(description="What each lap does.")] = GenerationTemplate()
     suspend: Annotated[bool, Field(description="True starts no lap; serving goes on.")] = False
+    gpu_budget: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            le=1_000_000,
+            description="Most GPUs that this Flywheel's training runs hold at once; the others wait, oldest first.",
+        ),
+    ] = None
     history_limits: Annotated[HistoryLimits, Field(description="How many finished Generations stay.")] = HistoryLimits()
     deletion_policy: Annotated[Literal["Retain", "Delete"], Field(description="Retain: serving goes on when the Flywheel is deleted.")] = (
         "Retain"

@@ -37,6 +37,8 @@ class Reason(StrEnum):
     OUT_OF_MEMORY = "OutOfMemory"
     IMAGE_PULL_FAILED = "ImagePullFailed"
     UNSCHEDULABLE = "Unschedulable"
+    WAITING_FOR_GPUS = "WaitingForGPUs"
+    GPU_BUDGET_TOO_SMALL = "GPUBudgetTooSmall"
     NEVER_READY = "NeverReady"
     CRASH_LOOP = "CrashLoop"
     DEADLINE_EXCEEDED = "DeadlineExceeded"

@@ -180,6 +180,9 @@ class TrainingRunStatus(Status):
     completion_time: Annotated[Time | None, Field(description="When the run ended.")] = None
     next_retry_time: Annotated[Time | None, Field(description="When the next attempt starts.")] = None
     gpu_seconds: Annotated[Finite, Field(ge=0, description="GPUs × seconds over all attempts.")] = 0
+    gpus: Annotated[
+        int | None, Field(ge=0, description="GPUs that it holds of the GPU budgets; 0 while it waits, is paused or has ended.")
+    ] = None
 
 
 class TrainingRun(Resource):

@@ -19,6 +19,7 @@ from flywheel.api.training_run import Attempt, Inputs, TrainingPhase, TrainingRu
 from flywheel.plan import attempts as ends
 from flywheel.plan.base import Action, Create, Defaults, Delete, Emit, Plan, child_name, duration_text, stable_hash
 from flywheel.plan.base import Apply as ApplyAction
+from flywheel.plan.gpu_budget import Wait, gpus
 from flywheel.plan.kube import JobState, PodState
 from flywheel.plan.references import Objects, Problem, resolve_inputs
 from flywheel.specs.pods import InvalidPodTemplate
@@ -33,7 +34,7 @@ SUSPENDED = dt.timedelta(minutes=5)
 PATIENCE = dt.timedelta(seconds=30)  # before a Job without a pod is remarked on
 WAITING_ERRORS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 HOW_TO_RETRY = f"then change the spec, or set the annotation {RETRY} to a new value"
-CALM = {Reason.STARTING, Reason.RUNNING, Reason.SUCCEEDED, Reason.SUSPENDED, Reason.WAITING}
+CALM = {Reason.STARTING, Reason.RUNNING, Reason.SUCCEEDED, Reason.SUSPENDED, Reason.WAITING, Reason.WAITING_FOR_GPUS}
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class TrainingRunObserved:
     stray_pods: tuple[PodState, ...] = ()  # pods labelled as this run's whose Job is gone
     progress: Mapping[str, Any] | None = None  # the answer of attempts.running_pod(jobs)
     refused: str | None = None  # why the API server refused this run's Job last time (not retryable)
+    gpu_wait: Wait | None = None  # what it has to wait for before it may hold GPUs
     defaults: Defaults = field(default_factory=Defaults)
 
 
@@ -154,6 +156,8 @@ def _watch(this: _Pass, attempt: Attempt, job: JobState) -> Plan:
             return _ended(this, attempt, mended)
         message += "; the change of the spec since then holds for the next attempt only"
     actions = _deletions(this, keep=job.name)
+    if job.suspended and not run.spec.suspend and this.status.gpus == 0 and (wait := this.observed.gpu_wait) is not None:
+        return _settle(this, "Suspended", wait.reason, wait.message, progressing=False, again=wait.again, actions=actions)
     if job.suspended != run.spec.suspend and _live(job):
         actions.append(ApplyAction(suspend_patch(run, job.name, job.uid, run.spec.suspend)))
     progress, metrics = ends.read_progress(this.observed.progress)
@@ -268,6 +272,8 @@ def _begin(this: _Pass, number: int) -> Plan:
     inputs = _inputs(this)
     if isinstance(inputs, Problem):
         return _blocked(this, inputs)
+    if (wait := this.observed.gpu_wait) is not None:
+        return _settle(this, "Pending", wait.reason, wait.message, progressing=False, again=wait.again)
     attempt = Attempt(
         number=number,
         job=child_name(run.metadata, f"a{number}", number),
@@ -383,6 +389,22 @@ def _still_there(this: _Pass) -> str | None:
     return f"Job {job}" if job else f"pod {pod}" if pod else None
 
 
+def _gpus_held(this: _Pass, reason: Reason) -> int | None:
+    """What the run holds of the GPU budgets: all its GPUs, from the decision to make an attempt until its pods have ended or are paused."""
+    before, last = this.run.status, this.last
+    if not gpus(this.run.spec) and before.gpus is None:
+        return None
+    job = next((job for job in this.observed.jobs if last is not None and job.name == last.job), None)
+    under_way = last is not None and last.end_time is None
+    paused = this.run.spec.suspend and job is not None and job.suspended and all(pod.exit_code is not None for pod in job.pods)
+    if (under_way and paused) or reason in (Reason.SUCCEEDED, Reason.WAITING_FOR_GPUS, Reason.GPU_BUDGET_TOO_SMALL):
+        return 0
+    begun = last is not None and (not before.attempts or before.attempts[-1].number != last.number)
+    if under_way:
+        return gpus(this.run.spec) if begun else before.gpus or gpus(this.run.spec)
+    return before.gpus if _still_there(this) else 0
+
+
 def _settle(
     this: _Pass,
     phase: TrainingPhase,
@@ -399,7 +421,8 @@ def _settle(
     conditions, generation = this.status.conditions, this.run.metadata.generation
     for type_, value in (("Succeeded", succeeded), ("Progressing", progressing)):
         conditions = set_condition(conditions, type_, value, reason, message, generation=generation, now=this.now)
-    status = this.status.model_copy(update={"phase": phase, "conditions": conditions, "observed_generation": generation})
+    held = _gpus_held(this, reason)
+    status = this.status.model_copy(update={"phase": phase, "conditions": conditions, "observed_generation": generation, "gpus": held})
     changed = old is None or old.reason != reason.value
     event = [Emit("Normal" if reason in CALM else "Warning", reason.value, message[:1024])] if changed else []
     return Plan(status.dump(), (*(actions or ()), *event), this.now + again if again is not None else None)

@@ -19,6 +19,7 @@ from flywheel.api.base import API_VERSION
 from flywheel.plan.base import MANAGER, Defaults, Manifest
 from flywheel.ports import Clock, ClusterError, Experiments, MetricsProvider
 from flywheel.runtime.cache import Cache, KindSink
+from flywheel.runtime.gpu_queue import GpuQueue
 from flywheel.runtime.keys import CHILDREN, KINDS, Key
 from flywheel.runtime.loop import Loop
 from flywheel.runtime.metrics import Metrics
@@ -33,7 +34,7 @@ RELIST = 300.0  # the five kinds are listed again that often, whatever kopf's wa
 MAX_SILENCE = 180.0  # of the loop; then the liveness probe fails
 
 
-def outside(session: aiohttp.ClientSession, defaults: Defaults) -> tuple[World, Experiments]:
+def outside(session: aiohttp.ClientSession, defaults: Defaults, gpu_budget: int | None = None) -> tuple[World, Experiments]:
     """Everything the operator talks to besides the API server."""
     providers: dict[str, MetricsProvider] = {}
 
@@ -42,7 +43,8 @@ def outside(session: aiohttp.ClientSession, defaults: Defaults) -> tuple[World, 
             providers[address] = SharedPrometheus(PrometheusMetrics(session, address))
         return providers[address]
 
-    return World(defaults, provider, AgentRouter(session), TrainerPoll(session)), CollectorExperiments(session)
+    world = World(defaults, provider, AgentRouter(session), TrainerPoll(session), gpus=GpuQueue(gpu_budget))
+    return world, CollectorExperiments(session)
 
 
 class Operator:
@@ -52,6 +54,8 @@ class Operator:
         self, api: KubeApi, *, world: World, experiments: Experiments, clock: Clock, metrics: Metrics, namespaces: tuple[str, ...] = ()
     ) -> None:
         self.cache = Cache(lambda key: self.loop.wake(key))
+        self.cache.listeners.append(world.gpus.seen)
+        world.gpus.wakes(lambda key: self.loop.wake(key))
         reconciler = Reconciler(self.cache, KubernetesCluster(api), experiments, clock, metrics, planners(world))
         self.loop = Loop(reconciler.reconcile, clock=clock, watcher=Log(metrics), on_error=reconciler.failed)
         scopes: tuple[str | None, ...] = namespaces or (None,)

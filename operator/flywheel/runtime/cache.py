@@ -26,6 +26,7 @@ class Cache:
         self._index: dict[Topic, set[Key]] = defaultdict(set)
         self._subscribers: dict[Topic, set[Key]] = defaultdict(set)
         self._buried: OrderedDict[str, None] = OrderedDict()  # uids never return: a late list can't raise the dead
+        self.listeners: list[Callable[[Key, Manifest | None], None]] = []  # told of every change, before anybody is woken
 
     def put(self, body: Manifest) -> None:
         """Take an object over, unless a newer version is held: a write's answer may overtake its watch event."""
@@ -40,6 +41,7 @@ class Cache:
             self._unindex(topic, key)
         for topic in after - before:
             self._index[topic].add(key)
+        self._tell(key, slim)
         self._notify(key, before | after)
 
     def remove(self, body: Manifest) -> None:
@@ -53,6 +55,7 @@ class Cache:
         topics = _topics(key, held)
         for topic in topics:
             self._unindex(topic, key)
+        self._tell(key, None)
         self._notify(key, topics)
 
     def get(self, key: Key) -> Manifest | None:
@@ -83,6 +86,10 @@ class Cache:
                 keys.discard(key)
                 if not keys:
                     del self._subscribers[topic]
+
+    def _tell(self, key: Key, body: Manifest | None) -> None:
+        for listener in self.listeners:
+            listener(key, body)
 
     def _notify(self, key: Key, topics: Iterable[Topic]) -> None:
         woken = {subscriber for topic in topics for subscriber in self._subscribers.get(topic, ())}

@@ -17,6 +17,7 @@ from flywheel.plan.rollout_observed import Acknowledgement, RoutesState
 from flywheel.plan.routes import UNREADABLE, routes_name
 from flywheel.ports import MetricsProvider, TrafficRouter, TrainerProgress
 from flywheel.runtime.cache import View
+from flywheel.runtime.gpu_queue import GpuQueue
 from flywheel.specs.envoy import RoutesError, parse_routes
 
 _log = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class World:
     trainer: TrainerProgress
     parser: Parser = field(default_factory=Parser)
     throttle: Throttle = field(default_factory=Throttle)
+    gpus: GpuQueue = field(default_factory=GpuQueue)
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ async def observe_training_run(view: View, body: Manifest, world: World, now: dt
         stray_pods=tuple(pod_state(p) for p in pods if not present & set(_owners(p))),
         progress=progress,
         refused=view.refused,
+        gpu_wait=world.gpus.ask(run),  # after everything that takes time: what is free now is claimed in this very pass
         defaults=world.defaults,
     )
 

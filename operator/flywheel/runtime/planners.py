@@ -13,6 +13,7 @@ from flywheel.plan.reward_model import plan_reward_model
 from flywheel.plan.rollout import plan_rollout
 from flywheel.plan.training_run import plan_training_run
 from flywheel.runtime.cache import View
+from flywheel.runtime.keys import Key
 from flywheel.runtime.observe import World
 from flywheel.runtime.observe_flywheel import observe_flywheel
 from flywheel.runtime.observe_generation import observe_generation
@@ -30,7 +31,7 @@ def planners(world: World) -> dict[str, PlanOne]:
     return {
         "Flywheel": _pair(observe_flywheel, plan_flywheel, world),
         "Generation": _pair(observe_generation, plan_generation, world),
-        "TrainingRun": _pair(observe_training_run, plan_training_run, world),
+        "TrainingRun": _claiming(_pair(observe_training_run, plan_training_run, world), world),
         "RewardModel": _pair(observe_reward_model, plan_reward_model, world),
         "Rollout": _pair(observe_rollout, plan_rollout, world),
     }
@@ -39,5 +40,16 @@ def planners(world: World) -> dict[str, PlanOne]:
 def _pair(observe: Observe[Observed], plan: Callable[[Observed, dt.datetime], Plan], world: World) -> PlanOne:
     async def one(view: View, body: Manifest, now: dt.datetime) -> Plan:
         return plan(await observe(view, body, world, now), now)
+
+    return one
+
+
+def _claiming(plan: PlanOne, world: World) -> PlanOne:
+    """What a run takes of the GPU budgets counts from the moment it is planned, for whoever plans next."""
+
+    async def one(view: View, body: Manifest, now: dt.datetime) -> Plan:
+        planned = await plan(view, body, now)
+        world.gpus.claim(Key("TrainingRun", view.namespace, body["metadata"]["name"]), body, planned.status)
+        return planned
 
     return one

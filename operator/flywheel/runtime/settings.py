@@ -31,6 +31,7 @@ class Settings:
     identity: str = ""
     port: int = 8080
     log_level: str = "INFO"
+    gpu_budget: int | None = None  # most GPUs in training at once, in all namespaces together; None: as many as are asked for
 
 
 def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -46,6 +47,7 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         identity=f"{environment.get('POD_NAME') or socket.gethostname()}_{uuid.uuid4().hex[:8]}",
         port=_port(environment.get("FLYWHEEL_PORT", "8080")),
         log_level=environment.get("FLYWHEEL_LOG_LEVEL", "INFO").upper(),
+        gpu_budget=_gpu_budget(environment.get("FLYWHEEL_GPU_BUDGET", "").strip()),
     )
 
 
@@ -67,6 +69,12 @@ def _port(value: str) -> int:
     if not value.isdigit() or int(value) > 65535:
         raise SettingsError(f"FLYWHEEL_PORT must be a port number, not {value!r}")
     return int(value)
+
+
+def _gpu_budget(value: str) -> int | None:
+    if value and not (value.isascii() and value.isdigit() and len(value) <= 7):
+        raise SettingsError(f"FLYWHEEL_GPU_BUDGET must be a number of GPUs, or empty for no limit, not {value!r}")
+    return int(value) if value else None
 
 
 def _own_namespace() -> str:
