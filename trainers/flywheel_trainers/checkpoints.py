@@ -4,13 +4,12 @@ A checkpoint counts once the marker is in it; the marker is written after everyt
 object store, after everything else has been uploaded).
 """
 
-import os
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 
-from . import artifacts
+from . import artifacts, distributed
 from .job import Job
 
 MARKER = "COMPLETE"
@@ -33,7 +32,15 @@ class Checkpoints:
         return cls(plan.uri, job.scratch, plan.every_steps, plan.keep)
 
     def newest(self) -> tuple[int, Path] | None:
-        """Step and directory of the newest complete checkpoint. Torn ones are removed, so that nobody takes them for whole."""
+        """Step and directory of the newest complete checkpoint, the same in every process of the run."""
+        found = self._newest() if distributed.leads() else None
+        step = distributed.agree(found[0] if found else None)
+        if not distributed.leads():
+            self._pull()  # from a store that is no shared directory each process fetches its own
+        return None if step is None else (step, self.directory / f"checkpoint-{step}")
+
+    def _newest(self) -> tuple[int, Path] | None:
+        """Torn checkpoints are removed, so that nobody takes them for whole."""
         self._pull()
         complete: dict[int, Path] = {}
         for step, path in self._named("checkpoint"):
@@ -90,7 +97,9 @@ def callback(job: Job, checkpoints: Checkpoints) -> Any:
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             job.progress.step(state.global_step)
-            if job.stop.is_set():
+            # Whichever process was told to stop: all save the same step, and all stop.
+            if distributed.anyone(job.stop.is_set()):
+                job.stop.set()
                 control.should_save = control.should_training_stop = True
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
@@ -99,7 +108,8 @@ def callback(job: Job, checkpoints: Checkpoints) -> Any:
             job.progress.step(state.global_step, tokens=int(tokens) if tokens else None, metrics=numbers)
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if int(os.environ.get("RANK", "0")) == 0:
+            distributed.wait()  # each process adds its random state
+            if distributed.leads():
                 checkpoints.complete(f"checkpoint-{state.global_step}")
 
     return RunCallback()

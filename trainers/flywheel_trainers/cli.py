@@ -1,4 +1,4 @@
-"""`python -m flywheel_trainers run|schema|make-base`."""
+"""`python -m flywheel_trainers run|launch|schema|make-base`."""
 
 import argparse
 import json
@@ -15,6 +15,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run the method described by a run.json")
     run.add_argument("--config", type=Path, required=True, help="path of run.json (ARCHITECTURE.md, section 2)")
+    launch = commands.add_parser("launch", help="run it in several processes: one a GPU, on one or many nodes")
+    launch.add_argument("--config", type=Path, required=True, help="path of run.json (ARCHITECTURE.md, section 2)")
+    launch.add_argument("--nodes", type=int, default=1, help="pods of the run")
+    launch.add_argument("--node-rank", type=int, help="which of them this is; default: $JOB_COMPLETION_INDEX, or 0")
+    launch.add_argument("--processes-per-node", type=int, default=1, help="processes in each pod: one a GPU")
+    launch.add_argument("--leader", default="127.0.0.1", help="host name of the pod with node rank 0")
+    launch.add_argument("--port", type=int, default=29500, help="port of the leader where the processes meet")
     schema = commands.add_parser("schema", help="print the JSON schema of a method's parameters")
     schema.add_argument("method", nargs="?", help="a method's name; all of them when left out")
     base = commands.add_parser("make-base", help="train the demo's tiny base model")
@@ -26,6 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from .run import run_file
 
         return run_file(options.config)
+    if options.command == "launch":
+        from .launch import Group, from_environment, launch as launch_all
+
+        node_rank = from_environment() if options.node_rank is None else options.node_rank
+        return launch_all(options.config, Group(options.nodes, node_rank, options.processes_per_node, options.leader, options.port))
     if options.command == "schema":
         from .methods import schema_text
 

@@ -4,7 +4,6 @@ Measured by each training method for itself (SFT, DPO, KTO, GRPO, RLOO), against
 `style_<feature>_delta` fails at the stage that did it (CharacterFlywheel, mitigation of style artifacts: after SFT, after DPO, after RL).
 """
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +27,10 @@ class Drift:
 
 def metrics(job: Job, start: Path, content: Path, prompts: Iterable[list[Message] | str]) -> dict[str, float]:
     """`style_<feature>` of the new model's replies and `style_<feature>_delta` against the start model's; greedy, so that nothing but the
-    weights differs. Empty without prompts, and on every rank but the first."""
+    weights differs. Empty without prompts. The leader alone comes here (`training.save_model`)."""
     p: Any = job.parameters
     chosen = _spread(_distinct(prompts), p.driftPrompts)
-    if not chosen or int(os.environ.get("RANK", "0")) != 0:
+    if not chosen:
         return {}
     before, after = (_style(job, model, chosen, phase) for model, phase in ((start, "Style before"), (content, "Style after")))
     return {f"style_{name}_delta": value - before[name] for name, value in after.items()} | {

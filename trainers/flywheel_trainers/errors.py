@@ -12,6 +12,7 @@ EXIT_CODES = {
     "ModelMissing": EXIT_DATA,
     "ModelInvalid": EXIT_DATA,
     "Interrupted": EXIT_RETRY,
+    "PeerLost": EXIT_RETRY,
     "StorageUnavailable": EXIT_RETRY,
 }
 

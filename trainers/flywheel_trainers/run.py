@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from . import artifacts, checkpoints, config, environment, methods, parameters, progress
+from . import artifacts, checkpoints, config, distributed, environment, methods, parameters, progress
 from .errors import EXIT_OK, EXIT_RETRY, RunError
 from .job import Job, Outcome
 
@@ -28,6 +28,8 @@ def run_file(path: Path) -> int:
     try:
         try:
             message, code = _run(config.load(path), stop), EXIT_OK
+        except distributed.Follower:
+            return EXIT_OK
         except RunError as error:
             message, code = _failure(error), error.exit_code
             print(f"{error.reason}: {error.message}", file=sys.stderr, flush=True)
@@ -38,6 +40,7 @@ def run_file(path: Path) -> int:
         _write_termination(message)
         return code
     finally:
+        distributed.leave()
         signal.signal(signal.SIGTERM, previous)
 
 
@@ -46,8 +49,7 @@ def _run(settings: config.RunConfig, stop: threading.Event) -> str:
     started = time.monotonic()
     state = progress.Progress()
     chosen: object = parameters.parse(methods.parameters_of(settings.method), settings.parameters)
-    leader = int(os.environ.get("RANK", "0")) == 0
-    server = progress.serve(state, settings.progress_port) if leader and settings.progress_port is not None else None
+    server = progress.serve(state, settings.progress_port) if distributed.leads() and settings.progress_port is not None else None
     if server is not None:
         print(f"progress on port {server.server_port}", flush=True)
     try:
@@ -56,6 +58,7 @@ def _run(settings: config.RunConfig, stop: threading.Event) -> str:
             if module_name not in methods.WITHOUT_TORCH:
                 environment.limit_threads()
                 _seed(settings.seed)
+                distributed.begin()
             outcome: Outcome = importlib.import_module(module_name).run(job)
             metrics = {name: _rounded(value) for name, value in outcome.metrics.items()}
             state.enter("Saving")
@@ -89,7 +92,7 @@ def _gpu_seconds(module_name: str, elapsed: float) -> float:
         return 0
     import torch
 
-    return round(elapsed * int(torch.cuda.device_count()), 1)
+    return round(elapsed * int(torch.cuda.device_count()) * distributed.nodes(), 1)
 
 
 def _card(settings: config.RunConfig, outcome: Outcome, metrics: Mapping[str, float]) -> str:
@@ -117,6 +120,8 @@ def _unforeseen(error: Exception, stop: threading.Event) -> tuple[str, int]:
         return "Interrupted", EXIT_RETRY
     if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
         return "StorageUnavailable", EXIT_RETRY
+    if distributed.lost_a_peer(error):
+        return "PeerLost", EXIT_RETRY
     return "InternalError", 1
 
 
@@ -139,11 +144,20 @@ def termination_text(document: dict[str, Any]) -> str:
 
 
 def _write_termination(text: str) -> None:
-    if int(os.environ.get("RANK", "0")) != 0:
-        return
+    """The pod's last words. Of several processes in it the one that failed for a reason of its own is heard, not those it took along."""
     path = Path(os.environ.get("FLYWHEEL_TERMINATION_LOG", "/dev/termination-log"))
     print(text, flush=True)
     try:
+        if distributed.size() > 1 and not _may_speak(path, text):
+            return
         path.write_text(text)
     except OSError as error:
         print(f"termination message not written to {path}: {error}", file=sys.stderr, flush=True)
+
+
+def _may_speak(path: Path, text: str) -> bool:
+    said = path.read_text() if path.exists() else ""
+    return not said or (_OTHERS_FAULT in said and _OTHERS_FAULT not in text)
+
+
+_OTHERS_FAULT = '"reason":"PeerLost"'

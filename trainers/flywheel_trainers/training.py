@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from . import checkpoints, models
+from . import checkpoints, distributed, models
 from .errors import RunError
 from .job import Job
 
@@ -35,6 +35,16 @@ def arguments(job: Job, *, max_steps: int, learning_rate: float, schedule: str, 
         "report_to": "none",
         "disable_tqdm": True,
     }
+
+
+def share(total: int, parameter: str) -> int:
+    """What one process takes of a step, so that a step is the same on one GPU and on many."""
+    processes = distributed.size()
+    if total % processes:
+        raise RunError(
+            "InvalidParameter", f"{parameter} is {total} a step, which {processes} processes can't share; choose a multiple of {processes}"
+        )
+    return total // processes
 
 
 def lora(job: Job, task: str) -> dict[str, Any]:
@@ -78,6 +88,9 @@ def unwrapped(trainer: Any) -> Any:
 
 
 def save_model(trainer: Any, job: Job, ancestor: Path) -> Path:
+    """The trained model. Only the leader comes back from here: what follows needs no other process."""
+    if not distributed.leads():
+        raise distributed.Follower
     content = job.scratch / "content"
     shutil.rmtree(content, ignore_errors=True)
     return models.save(unwrapped(trainer), content, ancestor=ancestor)

@@ -13,8 +13,10 @@ NEEDS_DATASET = {
     "user": ("Evaluate",),
 }
 NEEDS_REWARD = {"Reward": ("RejectionSample", "GRPO", "RLOO"), "Judge": ("Evaluate",)}
-MAKES_MODEL = ("SFT", "DPO", "KTO", "GRPO", "RLOO")
-MAKES_DATA = ("Curate", "RejectionSample", "Record")
+MAKES_MODEL = ("SFT", "DPO", "KTO", "GRPO", "RLOO", "Custom")
+MAKES_DATA = ("Curate", "RejectionSample", "Record", "Custom")
+# Trained by several processes together; the others read or write data, and more pods would do the same work twice.
+MANY_NODES = ("Reward", "SFT", "DPO", "KTO", "GRPO", "RLOO", "Custom")
 # The default lap's stages (plan/default_stages.py), by what they make: what a stage that is added to them may refer to.
 DEFAULT_MODELS = ("sft", "rl")
 DEFAULT_DATA = ("curate", "sample")
@@ -47,10 +49,34 @@ def template_rules(*, only: str | None = None, curate_by_default: bool = False) 
     for role, methods in NEEDS_REWARD.items():
         given = f"has(self.rewards) && self.rewards.exists(r, r.role == '{role}')"
         needs.append((methods, given, f"a reward with the role {role}; add one to 'rewards'", ".rewards"))
-    return tuple(
+    needed = tuple(
         rule(f"!({one_of('self.method', methods)}) || ({given})", f"method {{self.method}} needs {what}", at=field)
         for methods, given, what, field in needs
         if only is None or only in methods
+    )
+    anywhere = _where_rules()
+    return (*needed, *(anywhere if only is None else anywhere[-1:]))
+
+
+def _where_rules() -> tuple[Rule, ...]:
+    """What runs on several nodes, and what runs in an image of the user's own."""
+    many = list(MANY_NODES)
+    return (
+        rule(
+            f"self.nodes == 1 || self.method in {many!r}",
+            f"method {{self.method}} runs on one node, nodes is {{string(self.nodes)}}; remove 'nodes' ({', '.join(many)} train on many)",
+            at=".nodes",
+        ),
+        rule(
+            "self.method != 'Custom' || (has(self.image) && has(self.custom))",
+            "method Custom runs a trainer of yours; set 'image' to it, and 'custom' to its command and parametersSchema (or to an empty object)",
+            at=".image",
+        ),
+        rule(
+            "self.method == 'Custom' || !has(self.custom)",
+            "'custom' belongs to method Custom, not to {self.method}; remove it, or set method to Custom",
+            at=".custom",
+        ),
     )
 
 

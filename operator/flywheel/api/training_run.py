@@ -7,11 +7,21 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from flywheel.api.base import SCHEMALESS, Duration, Finite, Metadata, Name, ObjectName, PositiveDuration, Resource, Status, Time
-from flywheel.api.cel import rule, rules
+from flywheel.api.cel import mend, rule, rules
 from flywheel.api.common import Artifact, DataRef, ModelRef, PodSettings, RewardRef, Storage
 from flywheel.api.inputs import alone_rules, template_rules
 
-Method = Literal["Curate", "Reward", "RejectionSample", "SFT", "DPO", "KTO", "GRPO", "RLOO", "Evaluate", "Record"]
+Method = Literal["Curate", "Reward", "RejectionSample", "SFT", "DPO", "KTO", "GRPO", "RLOO", "Evaluate", "Record", "Custom"]
+Backend = Literal["Job", "JobSet"]
+QueueName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=63,
+        pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+        json_schema_extra=mend("is not the name of a queue; write a-z, 0-9 and '-', as `kubectl get localqueues` shows it"),
+    ),
+]
 Metrics = Annotated[dict[str, Finite], Field(max_length=256, description="Flat map of what the run measured.")]
 DATA_ONLY: tuple[Method, ...] = ("Curate", "Record")
 
@@ -61,6 +71,24 @@ class Retry(Resource):
     backoff: Annotated[Duration, Field(description="Wait before the first retry; doubled each time, at most 10 minutes.")] = "10s"
 
 
+class Custom(Resource):
+    """A trainer of the user's own. It is held to the same contract: run.json in, an artifact and a termination message out."""
+
+    command: Annotated[
+        tuple[Annotated[str, Field(max_length=1024)], ...],
+        Field(max_length=32, description="Program and arguments instead of the image's entrypoint. run.json lies in /etc/flywheel."),
+    ] = ()
+    args: Annotated[tuple[Annotated[str, Field(max_length=1024)], ...], Field(max_length=64, description="Arguments of the program.")] = ()
+    parameters_schema: Annotated[
+        dict[str, Any],
+        Field(
+            description="JSON schema that `parameters` must satisfy before a pod is made: type, properties, required, "
+            "additionalProperties, items, enum, default, bounds of numbers, texts and lists, pattern (RE2). Empty: anything goes.",
+            json_schema_extra=SCHEMALESS,
+        ),
+    ] = {}
+
+
 class TrainingTemplate(PodSettings):
     """What to train and with what; shared by TrainingRun, RewardModel and a Generation's stages."""
 
@@ -92,7 +120,13 @@ class TrainingTemplate(PodSettings):
     ] = {}
     adapter: Annotated[Adapter | None, Field(description="Train a LoRA adapter; the artifact is the merged model.")] = None
     seed: Annotated[int, Field(ge=0, le=2_147_483_647, description="Seed of everything random in the run.")] = 0
-    gpus_per_node: Annotated[int, Field(ge=0, le=64, description="`nvidia.com/gpu` of the pod; 0 trains on CPU.")] = 0
+    gpus_per_node: Annotated[int, Field(ge=0, le=64, description="`nvidia.com/gpu` of each pod, one process each; 0 trains on CPU.")] = 0
+    nodes: Annotated[int, Field(ge=1, le=64, description="Pods that train one model together, by torchrun.")] = 1
+    backend: Annotated[Backend, Field(description="What runs the pods: a Job of Kubernetes, or a JobSet where that is installed.")] = "Job"
+    queue_name: Annotated[
+        QueueName | None, Field(description="Kueue's LocalQueue that admits the pods, all at once, when there is quota for them.")
+    ] = None
+    custom: Annotated[Custom | None, Field(description="What method Custom runs, and which parameters it takes.")] = None
     checkpoint: Annotated[Checkpoint, Field(description="How often a run saves where it is.")] = Checkpoint()
     retry: Annotated[Retry, Field(description="What happens after a failure that may pass.")] = Retry()
     deadline: Annotated[PositiveDuration | None, Field(description="Longest time one attempt may run.")] = None
@@ -142,8 +176,12 @@ class Attempt(Resource):
     """One try of a run."""
 
     number: Annotated[int, Field(ge=1, description="1 for the first.")]
-    job: Annotated[ObjectName, Field(description="Name of the Job.")]
+    job: Annotated[ObjectName, Field(description="Name of the Job, or of the JobSet.")]
+    backend: Annotated[Backend, Field(description="Kind of the object of that name.")] = "Job"
     job_uid: Annotated[str | None, Field(max_length=64, description="UID of the Job, once it was seen.")] = None
+    image_id: Annotated[
+        str | None, Field(max_length=512, description="Image that its first pod ran, with the digest the node knows it by.")
+    ] = None
     revision: Annotated[int, Field(ge=0, description="metadata.generation it was made from.")] = 0
     spec_hash: Annotated[str, Field(max_length=64, description="Hash of the spec (without `suspend`) it was made from.")] = ""
     retry_token: Annotated[str | None, Field(max_length=256, description="Value of the annotation modelflywheel.dev/retry it heeds.")] = (
@@ -158,10 +196,7 @@ class Attempt(Resource):
     counted: Annotated[
         bool, Field(description="Whether it used up one of `retry.limit`; evictions, node losses and deleted Jobs don't.")
     ] = False
-    gpu_seconds: Annotated[Finite, Field(ge=0, description="GPUs × seconds of its pods.")] = 0
-    image_id: Annotated[
-        str | None, Field(max_length=512, description="The image that its pod ran, by digest, as the kubelet names it.")
-    ] = None
+    gpu_seconds: Annotated[Finite, Field(ge=0, description="GPUs × seconds, summed over its pods.")] = 0
 
 
 TrainingPhase = Literal["Pending", "Running", "Retrying", "Suspended", "Succeeded", "Failed"]

@@ -117,10 +117,10 @@ def stable_hash(*parts: object, length: int = 8) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
-def child_name(owner: Metadata, role: str, *key: object) -> str:
-    """Owner + role + hash of (owner's UID, role, key): the same on every retry, another for another owner; at most 63 long."""
+def child_name(owner: Metadata, role: str, *key: object, longest: int = 63) -> str:
+    """Owner + role + hash of (owner's UID, role, key): the same on every retry, another for another owner; at most `longest` long."""
     suffix = f"-{role}-{stable_hash(owner.uid, role, *key)}" if role else f"-{stable_hash(owner.uid, *key)}"
-    return owner.name[: 63 - len(suffix)].rstrip("-.") + suffix
+    return owner.name[: longest - len(suffix)].rstrip("-.") + suffix
 
 
 def deployments_last(manifests: Iterable[Manifest]) -> list[Manifest]:

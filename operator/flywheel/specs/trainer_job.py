@@ -1,4 +1,4 @@
-"""One attempt of a TrainingRun: a ConfigMap with run.json and a Job of one pod (ARCHITECTURE.md, section 2)."""
+"""One attempt of a TrainingRun: a ConfigMap with run.json, and a Job or JobSet of its pods (ARCHITECTURE.md, section 2)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import math
 
 from flywheel.api.base import API_VERSION, parse_duration
 from flywheel.api.common import Artifact
-from flywheel.api.training_run import Inputs, TrainingRun
-from flywheel.specs import pods
+from flywheel.api.training_run import Custom, Inputs, TrainingRun
+from flywheel.specs import gang, job_set, pods
 from flywheel.specs.pods import LABEL, MANAGED_BY, Images, Manifest
 
 CONTAINER = "trainer"
@@ -23,6 +23,7 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",  # OpenMP's spinning costs 3-5x on shared cores
     "TOKENIZERS_PARALLELISM": "false",
 }
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 INHERITED_LABELS = ("flywheel", "generation", "reward-model")
 
 
@@ -75,7 +76,7 @@ def _datasets(run: TrainingRun, inputs: Inputs) -> list[Manifest]:
 
 
 def trainer_job(run: TrainingRun, *, attempt: int, job_name: str, config: Manifest, defaults: Images) -> list[Manifest]:
-    """ConfigMap and Job of one attempt. Raises InvalidPodTemplate if the user's podTemplate doesn't fit."""
+    """What one attempt is made of, the Job or JobSet last. Raises InvalidPodTemplate if the user's podTemplate doesn't fit."""
     owner = {
         "apiVersion": API_VERSION,
         "kind": "TrainingRun",
@@ -101,8 +102,15 @@ def trainer_job(run: TrainingRun, *, attempt: int, job_name: str, config: Manife
         "immutable": True,
         "data": {"run.json": text},
     }
-    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": _job_spec(run, metadata, config_name, defaults)}
-    return [config_map, job]
+    template = pod_template(run, metadata, config_name, defaults, gang.environment(run, job_name))
+    spec = job_spec(run, template)
+    if run.spec.backend == "JobSet":
+        return [config_map, job_set.job_set(queued(run, metadata), metadata, spec, suspend=starts_suspended(run))]
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": queued(run, metadata), "spec": {**spec, "suspend": starts_suspended(run)}}
+    if run.spec.nodes == 1:
+        return [config_map, job]
+    template["spec"]["subdomain"] = gang.service_name(run)
+    return [config_map, gang.service(run, owner), job]
 
 
 def job_labels(run: TrainingRun, attempt: int) -> dict[str, str]:
@@ -112,22 +120,40 @@ def job_labels(run: TrainingRun, attempt: int) -> dict[str, str]:
     return {**MANAGED_BY, **inherited, **own}
 
 
-def _job_spec(run: TrainingRun, metadata: Manifest, config_name: str, defaults: Images) -> Manifest:
+def starts_suspended(run: TrainingRun) -> bool:
+    """Whether nobody may start the pods yet: the user, or Kueue, which lifts it at admission and has the field to itself from then on."""
+    return run.spec.suspend or run.spec.queue_name is not None
+
+
+def queued(run: TrainingRun, metadata: Manifest) -> Manifest:
+    """Metadata with the label that Kueue reads, on the Job or JobSet alone."""
+    if run.spec.queue_name is None:
+        return metadata
+    return {**metadata, "labels": {**metadata["labels"], QUEUE_LABEL: run.spec.queue_name}}
+
+
+def job_spec(run: TrainingRun, template: Manifest) -> Manifest:
+    """A Job of the run's pods, but for `suspend`. The operator retries, after it has read why: any failed pod ends the Job."""
+    one = run.spec.nodes == 1
+    # A lone pod that the cluster takes away is replaced by the Job. One of many takes the others along: the whole attempt is made again.
+    disruption = {"action": "Ignore" if one else "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
     spec: Manifest = {
-        "backoffLimit": 0,  # the operator retries, after it has read why
-        "completions": 1,
-        "parallelism": 1,
+        "backoffLimit": 0,
+        "completions": run.spec.nodes,
+        "parallelism": run.spec.nodes,
         "podReplacementPolicy": "Failed",  # never two pods on one checkpoint
-        "podFailurePolicy": {"rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]},
-        "suspend": run.spec.suspend,
-        "template": _template(run, metadata, config_name, defaults),
+        "podFailurePolicy": {"rules": [disruption]},
+        "template": template,
     }
+    if not one or run.spec.backend == "JobSet":
+        spec["completionMode"] = "Indexed"  # gives each pod its rank and its host name
     if run.spec.deadline is not None:
         spec["activeDeadlineSeconds"] = max(1, math.ceil(parse_duration(run.spec.deadline).total_seconds()))
     return spec
 
 
-def _template(run: TrainingRun, metadata: Manifest, config_name: str, defaults: Images) -> Manifest:
+def pod_template(run: TrainingRun, metadata: Manifest, config_name: str, defaults: Images, environment: dict[str, str]) -> Manifest:
+    """The pod of a trainer."""
     tmp, tmp_mount = pods.scratch("tmp", "/tmp")  # noqa: S108 - an emptyDir
     shm, shm_mount = pods.scratch("shm", "/dev/shm", memory=True)  # noqa: S108 - torch's workers talk through it
     config = {"name": "config", "configMap": {"name": config_name}}
@@ -135,8 +161,8 @@ def _template(run: TrainingRun, metadata: Manifest, config_name: str, defaults: 
         "name": CONTAINER,
         "image": run.spec.image or defaults.trainer_image,
         "imagePullPolicy": "IfNotPresent",
-        "command": ["python", "-m", "flywheel_trainers", "run", "--config", f"{CONFIG_PATH}/run.json"],
-        "env": pods.environment(ENVIRONMENT),
+        **_command(run),
+        "env": pods.environment(ENVIRONMENT | environment),
         "ports": [{"name": "progress", "containerPort": PORT}],
         "resources": pods.resources(run.spec, DEFAULT_RESOURCES, gpus=run.spec.gpus_per_node),
         "securityContext": pods.container_security(),
@@ -157,11 +183,24 @@ def _template(run: TrainingRun, metadata: Manifest, config_name: str, defaults: 
     )
 
 
-def suspend_patch(run: TrainingRun, job_name: str, job_uid: str, suspended: bool) -> Manifest:
-    """What pauses or resumes an attempt; its uid keeps it from making a Job that is gone."""
+def _command(run: TrainingRun) -> Manifest:
+    """`command` and `args` of the container. A user's own trainer starts its processes itself."""
+    if run.spec.method == "Custom":
+        given = run.spec.custom or Custom()
+        return {key: list(words) for key, words in (("command", given.command), ("args", given.args)) if words}
+    program, config = ["python", "-m", "flywheel_trainers"], ["--config", f"{CONFIG_PATH}/run.json"]
+    processes = gang.processes_per_node(run)
+    if run.spec.nodes == 1 and processes == 1:
+        return {"command": [*program, "run", *config]}
+    many = ["--nodes", str(run.spec.nodes), "--processes-per-node", str(processes), "--leader", f"$({gang.LEADER})"]
+    return {"command": [*program, "launch", *config, *many]}
+
+
+def suspend_patch(run: TrainingRun, api_version: str, kind: str, name: str, uid: str, suspended: bool) -> Manifest:
+    """What pauses or resumes an attempt; its uid keeps it from making one that is gone. Never sent to what Kueue admits."""
     return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {"name": job_name, "namespace": run.metadata.namespace, "uid": job_uid},
+        "apiVersion": api_version,
+        "kind": kind,
+        "metadata": {"name": name, "namespace": run.metadata.namespace, "uid": uid},
         "spec": {"suspend": suspended},
     }

@@ -33,7 +33,7 @@ def run(job: Job) -> Outcome:
         train_dataset=training.chat_rows(rows, *COLUMNS),
         args=DPOConfig(
             **training.arguments(job, max_steps=p.maxSteps, learning_rate=p.learningRate, schedule="linear"),
-            per_device_train_batch_size=p.batchSize,
+            per_device_train_batch_size=training.share(p.batchSize, "parameters.batchSize"),
             beta=p.beta,
             label_smoothing=p.labelSmoothing,
             max_length=p.maxLength,

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean, pvariance
 from typing import Any
 
-from .. import checkpoints, comparison, drift, estimates, models, scoring, style, training
+from .. import checkpoints, comparison, distributed, drift, estimates, models, scoring, style, training
 from ..generation import Generator
 from ..job import Job, Outcome
 from ..parameters import option
@@ -57,7 +57,7 @@ def run(job: Job, trainer_class: Any, config: dict[str, Any], config_class: Any)
     rows = job.all_rows(subset="prompts-train", columns=("messages",), but=("select", "eval"))
     rewards = scoring.load(job.rewards("Reward"))
     if p.pick != "all":
-        rows = pick(rows, start, rewards, job)
+        rows = distributed.agree(pick(rows, start, rewards, job) if distributed.leads() else [])
 
     places = checkpoints.Checkpoints.of(job)
     trainer = trainer_class(
@@ -67,7 +67,7 @@ def run(job: Job, trainer_class: Any, config: dict[str, Any], config_class: Any)
         train_dataset=training.chat_rows([{"prompt": row["messages"]} for row in rows], "prompt"),
         args=config_class(
             **training.arguments(job, max_steps=p.maxSteps, learning_rate=p.learningRate, schedule=p.schedule),
-            per_device_train_batch_size=p.promptsPerStep * p.generations,
+            per_device_train_batch_size=training.share(p.promptsPerStep * p.generations, "promptsPerStep × generations"),
             num_generations=p.generations,
             max_completion_length=p.maxNewTokens,
             temperature=p.temperature,
@@ -126,7 +126,7 @@ def _candidates_callback(trainer: Any, start: Path, places: checkpoints.Checkpoi
 
     class KeepCandidates(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if state.global_step % every == 0 and state.global_step < args.max_steps:
+            if distributed.leads() and state.global_step % every == 0 and state.global_step < args.max_steps:
                 name = f"candidate-{state.global_step}"
                 model = training.unwrapped(trainer)
                 # Merging changes the model in place: a LoRA run in training must give away a copy.

@@ -39,7 +39,7 @@ def run(job: Job) -> Outcome:
         train_dataset=training.chat_rows(rows, *COLUMNS),
         args=RewardConfig(
             **training.arguments(job, max_steps=p.maxSteps, learning_rate=p.learningRate, schedule="linear"),
-            per_device_train_batch_size=p.batchSize,
+            per_device_train_batch_size=training.share(p.batchSize, "parameters.batchSize"),
             max_length=p.maxLength,
             center_rewards_coefficient=p.center or None,
         ),

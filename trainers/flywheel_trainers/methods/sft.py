@@ -47,7 +47,7 @@ def run(job: Job) -> Outcome:
         train_dataset=dataset,
         args=SFTConfig(
             **training.arguments(job, max_steps=p.maxSteps, learning_rate=p.learningRate, schedule=p.schedule, warmup_steps=p.warmupSteps),
-            per_device_train_batch_size=p.batchSize,
+            per_device_train_batch_size=training.share(p.batchSize, "parameters.batchSize"),
             max_length=p.maxLength,
             assistant_only_loss=p.lossOn == "all",
         ),
