@@ -163,7 +163,8 @@ Quantities = Annotated[
                 ),
                 rule(
                     "self.all(k, !string(self[k]).startsWith('-'))",
-                    f"{{{NEGATIVE}}} '{{string(self[{NEGATIVE}])}}' is less than nothing, which no pod may ask for; write such as 500m or 4Gi",
+                    f"{{{NEGATIVE}}} '{{string(self[{NEGATIVE}])}}' is less than nothing, which no pod may ask for; "
+                    "write such as 500m or 4Gi",
                 ),
             ],
         },

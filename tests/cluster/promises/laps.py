@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -18,6 +19,7 @@ from tests.cluster.promises.users import Reply, crowd
 WANTED, UNWANTED = "wanted", "unwanted"  # two Flywheels, each with one lap
 ENDS = {WANTED: "Promoted", UNWANTED: "RolledBack"}
 PATIENCE = 600  # seconds; two vLLMs start beside four trainers
+QUIET = 8  # seconds in which nothing happens any more
 RATE = 5.0  # requests a second to each service
 LASTING = (  # phases that only something outside ends: a pod, users, a clock. Others may pass between two looks at an object.
     *("Starting", "Serving", "Training", "RollingOut", "Preparing", "Progressing", "Watching"),
@@ -124,6 +126,16 @@ def settled(namespace: str) -> bool:
     return serving and phases.items() >= wanted.items() and champions == {WANTED: lap_name(WANTED), UNWANTED: f"{UNWANTED}-initial"}
 
 
+def outcome_at_rest(namespace: str) -> dict[str, Any]:
+    """The outcome once it stays the same: arms that nobody needs go some seconds later."""
+    before, now, deadline = None, outcome(namespace), time.monotonic() + PATIENCE
+    while before != now:
+        assert time.monotonic() < deadline, list(differences(before, now))
+        time.sleep(QUIET)
+        before, now = now, outcome(namespace)
+    return now
+
+
 def outcome(namespace: str) -> dict[str, Any]:
     """Everything that both laps have left behind, but for when it happened, and for names that hold an owner's UID."""
     kept = {f"{body['kind']} {plain(body['metadata']['name'])}": _end(body) for body in _items(f"{kube.KINDS}", namespace)}
@@ -172,13 +184,12 @@ def _end(body: Body) -> Body:
         "conditions": {c["type"]: [c["status"], c.get("reason")] for c in told.get("conditions") or ()},
         "artifact": (told.get("artifact") or told.get("model") or {}).get("digest"),
         "stages": {
-            s["name"]: [s["phase"], (s.get("artifact") or {}).get("digest"), plain((s.get("child") or {}).get("name", ""))]
-            for s in told.get("stages") or ()
+            s["name"]: [s["phase"], (s.get("artifact") or {}).get("digest"), plain(s.get("child") or "")] for s in told.get("stages") or ()
         },
         "attempts": [[a["number"], a.get("reason"), a.get("counted")] for a in told.get("attempts") or ()],
         "history": [h["event"] for h in told.get("history") or ()],
-        "weights": told.get("weights"),
-        "champion": {key: (told.get("champion") or {}).get(key) for key in ("generation", "digest")},
+        "weights": {key: value for key, value in (told.get("weights") or {}).items() if key != "revision"},  # which is a time
+        "champion": {key: value for key, value in (told.get("champion") or {}).items() if key in ("generation", "digest")},
         "previous": [p["generation"] for p in told.get("previous") or ()],
         "laps": told.get("laps"),
     }

@@ -39,11 +39,12 @@ def live(namespace: str, operator: OperatorPod, *, kill: bool) -> Lived:
         with reaper(namespace, operator, kill=kill) as watched:
             replies = laps.run(namespace, store)
             kube.wait("both services to settle", lambda: laps.settled(namespace), timeout=180)
+            outcome = laps.outcome_at_rest(namespace)
         operator.ready()
         ended = time.monotonic()
         print(f"\n{namespace}: champions after {serving - began:.0f} s, both laps in {ended - serving:.0f} s,", end=" ")
         print(f"{len(replies)} requests, {len(watched.transitions)} transitions, {watched.kills} deaths of the operator")
-        return Lived(laps.outcome(namespace), replies, laps.restarts(namespace), children.doubles(namespace), watched)
+        return Lived(outcome, replies, laps.restarts(namespace), children.doubles(namespace), watched)
 
 
 @pytest.fixture(scope="module")
