@@ -1,9 +1,10 @@
-"""`python3 -m dev.cluster up | down [--purge] | images [NAME ...] | volume NAME | status | env`"""
+"""`python3 -m dev.cluster up | down [--purge] | images [NAME ...] | released TREE TAG | volume NAME | status | env`"""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from . import addons, build, lifecycle
 from .settings import Settings
@@ -18,6 +19,9 @@ def main() -> int:
     down.add_argument("--purge", action="store_true", help="remove its images too")
     images = commands.add_parser("images", help="build the images that changed and load them")
     images.add_argument("names", nargs="*", metavar="NAME", help=", ".join(image.name for image in build.IMAGES))
+    released = commands.add_parser("released", help="build the operator's image of an earlier release from its source tree, and load it")
+    released.add_argument("tree", type=Path)
+    released.add_argument("tag")
     volume = commands.add_parser("volume", help="make a PersistentVolume that is owned by UID 10001, or free one whose claim is gone")
     volume.add_argument("name")
     commands.add_parser("status", help="which processes run")
@@ -42,6 +46,8 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
         print("the cluster is gone" + ("" if arguments.purge else "; its images are kept for the next start"))
     elif arguments.command == "images":
         build.build_and_load(settings, arguments.names)
+    elif arguments.command == "released":
+        build.build_released(settings, arguments.tree.absolute(), arguments.tag)
     elif arguments.command == "volume":
         print(addons.volume(settings, arguments.name))
     elif arguments.command == "env":

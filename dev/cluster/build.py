@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import oci, packages, runtime
@@ -29,10 +29,12 @@ class Image:
     inputs: tuple[str, ...]
     parent: str | None = None
     loaded: bool = True
+    tag: str = "dev"
+    source: Path = REPOSITORY
 
     @property
     def reference(self) -> str:
-        return f"localhost/flywheel/{self.name}:dev"
+        return f"localhost/flywheel/{self.name}:{self.tag}"
 
 
 # Parents before children.
@@ -66,6 +68,16 @@ def build_and_load(settings: Settings, names: Sequence[str]) -> None:
         oci.prune(_layout(settings))
         _buildah(settings, "rmi", "--prune")
     progress.close()
+
+
+def build_released(settings: Settings, source: Path, tag: str) -> None:
+    """The operator's image of an earlier release, from its source tree, beside this checkout's."""
+    image = replace(with_parents(["operator"])[0], tag=tag, source=source)
+    packages.install(packages.IMAGE_BUILDING)
+    with exclusive(_work(settings) / "lock"):
+        stamps = _Stamps(_work(settings) / "stamps.json")
+        stamps.once("base", _BASE_KEY, lambda: _build_base(settings))
+        print(f"{image.reference} {_bring_up_to_date(settings, stamps, image, _key(image, ''))}")
 
 
 def forget_builds() -> None:
@@ -109,7 +121,7 @@ def _bring_up_to_date(settings: Settings, stamps: _Stamps, image: Image, key: st
         if image.loaded:
             _push(settings, image)
 
-    done = ["built"] if stamps.once(image.name, key, make) else []
+    done = ["built"] if stamps.once(image.reference if image.tag != "dev" else image.name, key, make) else []
     if not image.loaded:
         return ", ".join(done) or "unchanged"
     if oci.digest_of(_layout(settings), image.reference) is None:
@@ -128,9 +140,9 @@ def _build(settings: Settings, image: Image) -> None:
     # chroot isolation: a build needs no namespaces of its own here, and the host's network reaches the package registries.
     how = ["--layers", "--isolation", "chroot", "--network", "host", "--runtime", "runc"]
     mounts = ["-v", f"{pip_cache}:/root/.cache/pip", "-v", "/etc/ssl/certs:/etc/ssl/certs:ro"]
-    what: Words = ["-f", REPOSITORY / "images" / image.name / "Dockerfile", "--ignorefile", REPOSITORY / "images" / ".containerignore"]
+    what: Words = ["-f", image.source / "images" / image.name / "Dockerfile", "--ignorefile", image.source / "images" / ".containerignore"]
     base = ["--build-arg", f"BASE={parent}", "-t", image.reference]
-    _buildah(settings, "bud", *how, *mounts, *what, *base, REPOSITORY)
+    _buildah(settings, "bud", *how, *mounts, *what, *base, image.source)
 
 
 def _push(settings: Settings, image: Image) -> None:
@@ -172,8 +184,8 @@ def _key(image: Image, parent_key: str) -> str:
     """A hash of everything the image is built from."""
     digest = hashlib.sha256(f"{parent_key} {_BASE_KEY}".encode())
     for root in (f"images/{image.name}", *image.inputs):
-        for path in sorted(_files(REPOSITORY / root)):
-            digest.update(f"{path.relative_to(REPOSITORY)}\0".encode())
+        for path in sorted(_files(image.source / root)):
+            digest.update(f"{path.relative_to(image.source)}\0".encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()
 

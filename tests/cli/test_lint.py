@@ -11,6 +11,7 @@ import yaml
 from flywheel.cli.lint import lint
 from flywheel.cli.lint_files import checked
 from flywheel.plan.default_stages import default_stages
+from tests.cluster.hostile_objects import HOSTILE
 from tests.cluster.objects import Object, data, flywheel, generation, model, run, sft, spoilt, stage
 from tests.cluster.test_bad_objects import MISTAKES
 from tests.cluster.test_good_objects import EXAMPLES, MINIMAL
@@ -35,6 +36,14 @@ def test_lint_agrees_with_the_api_server_on_every_typical_mistake(mistake: str) 
     (finding,) = lint(body)
     assert finding.path == field
     assert OWN_WORDS.get(mistake, words) in finding.message
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_lint_agrees_with_the_api_server_on_every_hostile_object(what: str) -> None:
+    body, field, words, *own = HOSTILE[what]
+    (finding,) = lint(body)
+    assert finding.path == field
+    assert (own[0] if own else words) in finding.message
 
 
 @pytest.mark.parametrize("body", MINIMAL, ids=lambda body: f"{body['kind']} {body['spec'].get('method', '')}".strip())

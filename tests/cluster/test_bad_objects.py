@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
 from tests.cluster.api_server import ApiServer
+from tests.cluster.hostile_objects import HOSTILE
 from tests.cluster.objects import (
     ABSENT,
     DIGEST,
@@ -378,6 +380,27 @@ def test_a_bad_object_is_refused_with_field_value_and_mend(apiserver: ApiServer,
     assert not answer.accepted, f"{mistake}: accepted"
     assert field in answer.error
     assert words in answer.error
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_hostile_object_is_refused_with_field_and_bound(apiserver: ApiServer, what: str) -> None:
+    body, field, words, *_ = HOSTILE[what]
+    answer = apiserver.check(body)
+    assert not answer.accepted, f"{what}: accepted"
+    assert field in answer.error
+    assert words in answer.error
+
+
+@pytest.mark.parametrize("number", [".nan", ".inf", "-.inf", "1e999"])
+def test_a_number_that_is_none_never_gets_in(apiserver: ApiServer, number: str) -> None:
+    text = yaml.safe_dump(rollout(analysis={"alpha": "NUMBER"})).replace("NUMBER", number)
+    assert number in text
+    assert not apiserver.kubectl("apply", "--dry-run=server", "-f", "-", stdin=text).accepted
+
+
+def test_the_corpus_is_as_large_as_was_promised() -> None:
+    assert len(MISTAKES) + len(HOSTILE) >= 80
+    assert not MISTAKES.keys() & HOSTILE.keys()
 
 
 def test_a_mistake_is_told_once_and_without_noise(apiserver: ApiServer) -> None:

@@ -73,7 +73,7 @@ Uri = Annotated[
         min_length=1,
         max_length=1024,
         # A scheme of the artifact stores, no spaces or control characters, never a parent directory.
-        pattern=r"^(file:///|s3://|gs://|hf://|builtin:)[^\s]*$",
+        pattern=r"^(file:///|s3://|gs://|hf://|builtin:)[^\s\x00-\x1f\x7f]*$",
         json_schema_extra=mend("is not a URI of a store; begin with file:///, s3://, gs://, hf:// or builtin:, without spaces")
         | rules(rule("!self.matches('/[.][.](/|$)')", "'{self}' leads to a parent directory; give the full path without '..'")),
     ),

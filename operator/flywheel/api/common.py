@@ -149,6 +149,7 @@ class LocalReference(Resource):
 
 IS_QUANTITY = "type({0}) == int || isQuantity(string({0}))"
 NO_QUANTITY = f"self.filter(k, !({IS_QUANTITY.format('self[k]')}))[0]"
+NEGATIVE = "self.filter(k, string(self[k]).startsWith('-'))[0]"
 Quantities = Annotated[
     dict[str, int | str],
     Field(
@@ -159,7 +160,12 @@ Quantities = Annotated[
                 rule(
                     f"self.all(k, {IS_QUANTITY.format('self[k]')})",
                     f"{{{NO_QUANTITY}}} '{{string(self[{NO_QUANTITY}])}}' is not a quantity; write such as 500m, 2 or 4Gi (not 4GB)",
-                )
+                ),
+                rule(
+                    "self.all(k, !string(self[k]).startsWith('-'))",
+                    f"{{{NEGATIVE}}} '{{string(self[{NEGATIVE}])}}' is less than nothing, which no pod may ask for; "
+                    "write such as 500m or 4Gi",
+                ),
             ],
         },
     ),

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 
@@ -33,6 +34,7 @@ class Store:
 
     base: install.Model
     sft: str
+    pairs: str
     turns: str
     empty: str
     broken: str
@@ -64,21 +66,28 @@ def operator(cluster: None) -> OperatorPod:
 
 @pytest.fixture(scope="session")
 def store(operator: OperatorPod) -> Iterator[Store]:
-    """The namespace, its claim, the pod to look at it with, and data on it."""
-    _remove()
-    install.namespace(NAMESPACE)
-    subprocess.run([sys.executable, "-m", "dev.cluster", "volume", NAMESPACE], cwd=install.ROOT, check=True, capture_output=True)
-    kube.apply(objects.claim(NAMESPACE))
-    kube.apply(desk_pod())
-    space.kubectl("wait", "--for=condition=Ready", f"pod/{space.DESK}", "--timeout=90s")
-    data.clear()
-    base = install.put_base_model(NAMESPACE)
-    yield Store(base, **data.prepare(base))
+    """The namespace of the promises, and what lies on its claim."""
+    with furnished(NAMESPACE) as found:
+        yield found
+
+
+@contextmanager
+def furnished(namespace: str) -> Iterator[Store]:
+    """A namespace, its claim, the pod to look at it with, and data on it."""
+    _remove(namespace)
+    install.namespace(namespace)
+    subprocess.run([sys.executable, "-m", "dev.cluster", "volume", namespace], cwd=install.ROOT, check=True, capture_output=True)
+    kube.apply(objects.claim(namespace))
+    kube.apply(desk_pod(namespace))
+    space.kubectl("wait", "--for=condition=Ready", f"pod/{space.DESK}", "--timeout=90s", namespace=namespace)
+    data.clear(namespace)
+    base = install.put_base_model(namespace)
+    yield Store(base, **data.prepare(base, namespace))
     if not os.environ.get("FLYWHEEL_KEEP"):
         with _left_behind("data on the claim"):
-            data.clear()
-        with _left_behind(f"namespace or volume {NAMESPACE}"):
-            _remove()
+            data.clear(namespace)
+        with _left_behind(f"namespace or volume {namespace}"):
+            _remove(namespace)
 
 
 @pytest.fixture(scope="session")
@@ -119,18 +128,19 @@ def _left_behind(what: str) -> Iterator[None]:
         warnings.warn(f"{what} may be left behind: {error}", stacklevel=3)
 
 
-def _remove() -> None:
+def _remove(namespace: str) -> None:
     """The namespace and the volume of an earlier run, without waiting for pods to drain."""
-    if kube.kubectl("get", "namespace", NAMESPACE, "--ignore-not-found").strip():
-        _remove_namespace()
+    if kube.kubectl("get", "namespace", namespace, "--ignore-not-found").strip():
+        _remove_namespace(namespace)
     # A volume that still names the claim of then could not be claimed again; its files stay where they are.
-    kube.kubectl("delete", "pv", NAMESPACE, "--ignore-not-found", "--wait=true", "--timeout=60s")
+    kube.kubectl("delete", "pv", namespace, "--ignore-not-found", "--wait=true", "--timeout=60s")
 
 
-def _remove_namespace() -> None:
-    space.kubectl("delete", kube.KINDS, "--all", "--ignore-not-found", "--wait=true", check=False)
-    space.kubectl("delete", "controllerrevisions,deployments,replicasets,jobs", "--all", "--wait=true", timeout=60)
-    space.kubectl("delete", "pods", "--all", "--force", "--grace-period=0", "--wait=true", check=False, timeout=60)
+def _remove_namespace(name: str) -> None:
+    kubectl = partial(space.kubectl, namespace=name)
+    kubectl("delete", kube.KINDS, "--all", "--ignore-not-found", "--wait=true", check=False)
+    kubectl("delete", "controllerrevisions,deployments,replicasets,jobs", "--all", "--wait=true", timeout=60)
+    kubectl("delete", "pods", "--all", "--force", "--grace-period=0", "--wait=true", check=False, timeout=60)
     # The pods are gone without having drained; the claim's protection would notice that a minute later.
-    space.kubectl("patch", "pvc", "flywheel-data", "--type=merge", "-p", '{"metadata":{"finalizers":null}}', check=False)
-    kube.kubectl("delete", "namespace", NAMESPACE, "--wait=true", "--timeout=90s", timeout=100)
+    kubectl("patch", "pvc", "flywheel-data", "--type=merge", "-p", '{"metadata":{"finalizers":null}}', check=False)
+    kube.kubectl("delete", "namespace", name, "--wait=true", "--timeout=90s", timeout=100)

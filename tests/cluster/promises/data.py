@@ -37,8 +37,11 @@ broken = root / "promises-no-weights"
 shutil.copytree(root / sys.argv[1], broken, dirs_exist_ok=True)
 (broken / "model.safetensors").unlink(missing_ok=True)
 rows = [{"messages": [{"role": "user", "content": ask}, {"role": "assistant", "content": reply}]} for ask, reply in said]
+say = lambda role, text: [{"role": role, "content": text}]
+pairs = [{"prompt": say("user", ask), "chosen": say("assistant", reply), "rejected": say("assistant", "No.")} for ask, reply in said]
 print(json.dumps({
     "sft": dataset("promises-sft", rows, "sft", [("messages", tables.message_type())]),
+    "pairs": dataset("promises-pairs", pairs, "preferences-reward", [(name, tables.message_type()) for name in pairs[0]]),
     "turns": dataset("promises-turns", turns, "turns", turn_schema),
     "empty": dataset("promises-empty", [], "turns", turn_schema),
     "broken": digests.directory_digest(broken),
@@ -54,14 +57,14 @@ for path in pathlib.Path("/flywheel").iterdir():
 _DIGEST = "import pathlib, sys; from flywheel_trainers import digests; print(digests.directory_digest(pathlib.Path(sys.argv[1])))"
 
 
-def clear() -> None:
+def clear(namespace: str) -> None:
     """Leave nothing on the claim."""
-    space.desk(_CLEAR)
+    space.desk(_CLEAR, namespace=namespace)
 
 
-def prepare(base: Model) -> dict[str, str]:
-    """Write `promises-sft`, `-turns`, `-empty` and a model without weights; returns their digests."""
-    digests: dict[str, str] = json.loads(space.desk(_PREPARE, base.name))
+def prepare(base: Model, namespace: str) -> dict[str, str]:
+    """Write `promises-sft`, `-pairs`, `-turns`, `-empty` and a model without weights; returns their digests."""
+    digests: dict[str, str] = json.loads(space.desk(_PREPARE, base.name, namespace=namespace))
     return digests
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tests.cluster.promises.space import DESK, NAMESPACE, Body
+from tests.cluster.promises.space import DESK, Body
 
 
-def desk_pod() -> Body:
+def desk_pod(namespace: str) -> Body:
     """Its manifest; it ends by itself after an hour."""
     container = {
         "name": "desk",
@@ -24,4 +24,4 @@ def desk_pod() -> Body:
         "containers": [container],
         "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "flywheel-data"}}],
     }
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": DESK, "namespace": NAMESPACE}, "spec": spec}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": DESK, "namespace": namespace}, "spec": spec}

@@ -12,6 +12,12 @@ STORE = "file:///flywheel/artifacts"
 SERVICE = "svc"
 SMALL = {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"memory": "2Gi"}}
 ARGUMENTS = ["--dtype=float32", "--max-model-len=256", "--max-num-seqs=8", "--enforce-eager", "--distributed-executor-backend=uni"]
+# One process instead of two, which starts in half the time and takes half the memory; its threads go where there is room.
+ENVIRONMENT = [
+    {"name": "VLLM_CPU_KVCACHE_SPACE", "value": "1"},
+    {"name": "VLLM_ENABLE_V1_MULTIPROCESSING", "value": "0"},
+    {"name": "VLLM_CPU_OMP_THREADS_BIND", "value": "nobind"},
+]
 
 
 def claim(namespace: str) -> Body:
@@ -60,17 +66,17 @@ def serving(*more: str, **fields: Any) -> Body:
     """How vLLM serves the tiny model on a CPU."""
     return {
         "args": [*ARGUMENTS, *more],
-        "env": [{"name": "VLLM_CPU_KVCACHE_SPACE", "value": "1"}],
+        "env": ENVIRONMENT,
         "resources": {"requests": {"cpu": "200m", "memory": "1500Mi"}, "limits": {"memory": "4Gi"}},
         "readyTimeout": "8m",
         **fields,
     }
 
 
-def flywheel(base: Model) -> Body:
+def flywheel(base: Model, name: str = SERVICE) -> Body:
     """A service in front of users, whose laps are started by hand."""
     spec = {"base": model(base), "serving": serving(), "engagement": {"conversationIdle": "5s"}}
-    return {"apiVersion": API, "kind": "Flywheel", "metadata": {"name": SERVICE}, "spec": spec}
+    return {"apiVersion": API, "kind": "Flywheel", "metadata": {"name": name}, "spec": spec}
 
 
 def rollout(name: str, champion: Body, candidate: Body, **spec: Any) -> Body:

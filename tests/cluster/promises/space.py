@@ -36,21 +36,21 @@ class Watched:
         return self.seen[-1] if self.seen else {}
 
 
-def kubectl(*arguments: str, stdin: str | None = None, check: bool = True, timeout: float = 120) -> str:
-    """kubectl in the namespace of the promises."""
-    return kube.kubectl("-n", NAMESPACE, *arguments, stdin=stdin, check=check, timeout=timeout)
+def kubectl(*arguments: str, namespace: str = NAMESPACE, stdin: str | None = None, check: bool = True, timeout: float = 120) -> str:
+    """kubectl in the namespace of the promises, or in another."""
+    return kube.kubectl("-n", namespace, *arguments, stdin=stdin, check=check, timeout=timeout)
 
 
-def apply(body: Body) -> Body:
+def apply(body: Body, *, namespace: str = NAMESPACE) -> Body:
     """Apply an object of this namespace."""
-    metadata = {**body["metadata"], "namespace": NAMESPACE}
+    metadata = {**body["metadata"], "namespace": namespace}
     kube.apply({**body, "metadata": metadata})
     return body
 
 
-def get(kind: str, name: str) -> Body:
+def get(kind: str, name: str, *, namespace: str = NAMESPACE) -> Body:
     """An object that must be there."""
-    body = kube.get(kind, name, NAMESPACE)
+    body = kube.get(kind, name, namespace)
     assert body is not None, f"there is no {kind} {name}"
     return body
 
@@ -74,7 +74,7 @@ def retry(kind: str, name: str, token: str) -> None:
 def watch(kind: str, name: str, until: Until, *, timeout: float, namespace: str = NAMESPACE) -> Watched:
     """Follow one object until it is as wanted. Fails with its last words when that takes too long."""
     watched = Watched()
-    for type_, body in _events(kind, f"--field-selector=metadata.name={name}", namespace, timeout):
+    for type_, body in follow(kind, namespace, timeout, f"--field-selector=metadata.name={name}"):
         watched.gone = type_ == "DELETED"
         watched.seen.append(body)
         if not watched.gone and until(body):
@@ -107,9 +107,9 @@ def reason(type_: str, wanted: str) -> Until:
     return lambda body: condition(body, type_).get("reason") == wanted
 
 
-def desk(script: str, *arguments: str, timeout: float = 60) -> str:
+def desk(script: str, *arguments: str, namespace: str = NAMESPACE, timeout: float = 60) -> str:
     """Run Python in the pod that holds the claim."""
-    return kubectl("exec", "-i", DESK, "--", "python", "-", *arguments, stdin=script, timeout=timeout)
+    return kubectl("exec", "-i", DESK, "--", "python", "-", *arguments, namespace=namespace, stdin=script, timeout=timeout)
 
 
 def _words(body: Body) -> str:
@@ -119,10 +119,10 @@ def _words(body: Body) -> str:
     return f"phase {status(body).get('phase')}; " + " | ".join(told)
 
 
-def _events(kind: str, selector: str, namespace: str, timeout: float) -> Iterator[tuple[str, Body]]:
+def follow(kind: str, namespace: str, timeout: float, *selector: str) -> Iterator[tuple[str, Body]]:
     """(type, object) of a watch; begun again when the server ends it."""
     deadline = time.monotonic() + timeout
-    command = ["kubectl", "get", kind, "-n", namespace, selector, "--watch", "--output-watch-events", "-o", "json"]
+    command = ["kubectl", "get", kind, "-n", namespace, *selector, "--watch", "--output-watch-events", "-o", "json"]
     while time.monotonic() < deadline:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
             lines: queue.Queue[str | None] = queue.Queue()

@@ -126,10 +126,10 @@ class Crowd:
         self.leave()
 
 
-def crowd(*, favourite: str = "", rate: float = RATE) -> Crowd:
+def crowd(*, favourite: str = "", rate: float = RATE, service: str = SERVICE, namespace: str = NAMESPACE) -> Crowd:
     """New users, one request each; those whom `favourite` answered write three times more."""
-    command = ["kubectl", "exec", "-i", "-n", NAMESPACE, DESK, "--", "python", "-c", _SCRIPT]
-    arguments = [f"http://{SERVICE}-router.{NAMESPACE}.svc", SERVICE, str(rate), str(SECONDS), favourite]
+    command = ["kubectl", "exec", "-i", "-n", namespace, DESK, "--", "python", "-c", _SCRIPT]
+    arguments = [f"http://{service}-router.{namespace}.svc", service, str(rate), str(SECONDS), favourite]
     return Crowd(subprocess.Popen([*command, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
 
 
@@ -141,9 +141,9 @@ def one_reply() -> Reply:
 
 
 @contextmanager
-def served(*, rate: float = RATE) -> Iterator[Crowd]:
+def served(*, favourite: str = "", rate: float = RATE, service: str = SERVICE, namespace: str = NAMESPACE) -> Iterator[Crowd]:
     """Nobody's request may fail while this lasts."""
-    with crowd(rate=rate) as users:
+    with crowd(favourite=favourite, rate=rate, service=service, namespace=namespace) as users:
         yield users
     failures = [reply for reply in users.replies if reply["status"] != 200]
     assert not failures, f"{len(failures)} of {len(users.replies)} requests failed; the first: {failures[0]}"
