@@ -10,7 +10,7 @@ from tests.router.harness import CANDIDATE, PATH, ROLLOUT, Model, Router, at, en
 Models = tuple[Model, Model]
 FIELDS = {
     *("time", "requestId", "method", "path", "status", "flags", "durationMs", "user", "conversation", "message", "purpose"),
-    *("experiment", "slice", "assignedArm", "answeredArm", "assignedGeneration", "answeredGeneration", "revision"),
+    *("experiment", "slice", "assignedArm", "answeredArm", "assignedGeneration", "answeredGeneration", "revision", "segment"),
 }
 
 

@@ -29,9 +29,11 @@ def test_the_stats_port_has_one_path() -> None:
 
 
 def test_the_log_is_where_the_collector_looks() -> None:
-    (log,) = manager("users")["access_log"]
+    log, counts = manager("users")["access_log"]
     assert log["typed_config"]["path"] == "/flywheel/logs/demo/demo-router-0/access.jsonl"
     assert log["typed_config"]["log_format"]["json_format"] == ACCESS_LOG_FIELDS
+    assert counts["name"] == "envoy.access_loggers.stats"
+    assert "filter" not in {**log, **counts}, "a line of the log is a count, and the other way round"
 
 
 def test_every_header_that_the_log_trusts_is_taken_from_the_client() -> None:
@@ -39,5 +41,6 @@ def test_every_header_that_the_log_trusts_is_taken_from_the_client() -> None:
     removed = {one["remove"] for one in mutation["typed_config"]["mutations"] if "remove" in one}
     trusted = {f"x-flywheel-{name}" for name in ("user", "slice", "arm", "generation")} | {"x-request-id"}
     assert removed == trusted
-    in_log = {value for value in ACCESS_LOG_FIELDS.values() if "REQ(x-flywheel" in value and "purpose" not in value}
+    the_apps = {ACCESS_LOG_FIELDS["purpose"], ACCESS_LOG_FIELDS["segment"]}
+    in_log = {value for value in ACCESS_LOG_FIELDS.values() if "REQ(x-flywheel" in value} - the_apps
     assert in_log == {f"%REQ({name})%" for name in trusted if name != "x-request-id"}

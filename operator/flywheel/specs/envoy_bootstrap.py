@@ -36,6 +36,7 @@ ACCESS_LOG_FIELDS = {
     "assignedGeneration": "%REQ(x-flywheel-generation)%",
     "answeredGeneration": f"%METADATA(UPSTREAM_HOST:{METADATA}:generation)%",
     "revision": f"%METADATA(ROUTE:{METADATA}:revision)%",
+    "segment": "%REQ(x-flywheel-segment):64%",
 }
 
 
@@ -94,8 +95,23 @@ def _users(directory: str, log: str, idle_seconds: int) -> Json:
                     "path": log,
                     "log_format": {"json_format": ACCESS_LOG_FIELDS},
                 },
-            }
+            },
+            _logged(),
         ],
+    }
+
+
+def _logged() -> Json:
+    """Envoy's own count of the lines of its log, `logged.requests`, which a full disk or a lost file can't touch."""
+    tags = {name: ACCESS_LOG_FIELDS[name] for name in ("experiment", "slice")}
+    stat = {"name": "requests", "tags": [{"name": name, "value_format": text} for name, text in tags.items()]}
+    return {
+        "name": "envoy.access_loggers.stats",
+        "typed_config": {
+            "@type": _TYPE + "extensions.access_loggers.stats.v3.Config",
+            "stat_prefix": "logged",
+            "counters": [{"stat": stat, "value_fixed": 1}],
+        },
     }
 
 

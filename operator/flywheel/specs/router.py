@@ -116,7 +116,6 @@ def _prepare(service: str, image: str) -> Manifest:
 
 
 def _envoy(service: str, image: str, concurrency: int) -> Manifest:
-    logs = {"name": "storage", "mountPath": f"{STORAGE_PATH}/logs/{service}", "subPath": f"logs/{service}"}
     return {
         "name": "envoy",
         "image": image,
@@ -126,7 +125,7 @@ def _envoy(service: str, image: str, concurrency: int) -> Manifest:
         "livenessProbe": {"tcpSocket": {"port": STATS_PORT}, "periodSeconds": 10, "failureThreshold": 3},
         "securityContext": pods.container_security(),
         "resources": ENVOY_RESOURCES,
-        "volumeMounts": [{**_run(), "readOnly": True}, logs, _tmp()],
+        "volumeMounts": [{**_run(), "readOnly": True}, _logs(service), _tmp()],
     }
 
 
@@ -151,7 +150,7 @@ def _agent(service: str, image: str, drain_seconds: int) -> Manifest:
         },
         "securityContext": pods.container_security(),
         "resources": AGENT_RESOURCES,
-        "volumeMounts": [_run(), _seed(), {"name": "api", "mountPath": CREDENTIALS_DIRECTORY, "readOnly": True}, _tmp()],
+        "volumeMounts": [_run(), _seed(), {"name": "api", "mountPath": CREDENTIALS_DIRECTORY, "readOnly": True}, _logs(service), _tmp()],
     }
 
 
@@ -162,6 +161,11 @@ def _identity() -> list[Manifest]:
 
 def _run() -> Manifest:
     return {"name": "run", "mountPath": RUN_DIRECTORY}
+
+
+def _logs(service: str) -> Manifest:
+    """Of the storage, the logs of this service and no more."""
+    return {"name": "storage", "mountPath": f"{STORAGE_PATH}/logs/{service}", "subPath": f"logs/{service}"}
 
 
 def _seed() -> Manifest:

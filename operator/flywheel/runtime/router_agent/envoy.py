@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import aiohttp
 
 _FILTER = r"^(cluster_manager\.cds|http\.users\.rds\.routes)\.(version_text|update_rejected)$"
+_LOGGED = r"^(logged\.requests|server\.uptime$|filesystem\.write_failed$)"
+_SAMPLE = re.compile(r"envoy_(logged_requests|server_uptime|filesystem_write_failed)\{(.*)\} (\d+)")
+_LABEL = re.compile(r'(\w+)="([^"\\]*)"')
 
 
 @dataclass(frozen=True)
@@ -17,6 +22,16 @@ class Taken:
     routes: str
     clusters_refused: int
     routes_refused: int
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What one life of Envoy has logged."""
+
+    uptime: float
+    requests: Mapping[tuple[str, str], int]
+    """By experiment and slice; "" where there is none."""
+    failed_writes: int
 
 
 class Envoy:
@@ -49,6 +64,32 @@ class Envoy:
         """0 also when Envoy is gone."""
         text = await self._get("/stats", {"filter": r"^http\.users\.downstream_rq_active$"}) or ""
         return int(text.partition(": ")[2] or 0)
+
+    async def logged(self) -> Counts | None:
+        """None while Envoy doesn't answer."""
+        text = await self._get("/stats/prometheus", {"filter": _LOGGED})
+        if text is None:
+            return None
+        uptime, failed, requests = 0, 0, {}
+        for line in text.splitlines():
+            if (sample := _SAMPLE.fullmatch(line)) is None:
+                continue
+            name, labels, value = sample[1], dict(_LABEL.findall(sample[2])), int(sample[3])
+            if name == "logged_requests":
+                requests[labels.get("experiment", ""), labels.get("slice", "")] = value
+            elif name == "server_uptime":
+                uptime = value
+            else:
+                failed = value
+        return Counts(uptime, requests, failed)
+
+    async def reopen_logs(self) -> bool:
+        """What was logged since the file was renamed and not yet written goes to the new one."""
+        try:
+            async with self._session.post(f"{self._url}/reopen_logs") as reply:
+                return reply.status == 200
+        except (aiohttp.ClientError, TimeoutError):
+            return False
 
     async def drain(self) -> None:
         """Ask clients to go elsewhere; nothing is closed."""

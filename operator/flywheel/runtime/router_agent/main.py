@@ -8,6 +8,7 @@ import logging
 import signal
 from collections.abc import Sequence
 
+from flywheel.runtime.router_agent.access_log import AccessLog, Limits
 from flywheel.runtime.router_agent.agent import Agent
 from flywheel.runtime.router_agent.envoy import Envoy
 from flywheel.runtime.router_agent.kube import KubeApi
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def prepare(settings: Settings) -> None:
     """Everything Envoy needs to start: its log's directory, its configuration, and the newest routes known on this node."""
-    directory = settings.logs / settings.service / settings.pod
+    directory = settings.log_directory
     directory.mkdir(parents=True, exist_ok=True)
     store = Store(settings.run)
     config = bootstrap(flywheel=settings.service, pod=settings.pod, log=str(directory / "access.jsonl"), directory=str(store.xds))
@@ -50,20 +51,27 @@ async def run(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     api, envoy = KubeApi(settings.api, settings.credentials), Envoy(settings.admin)
     agent = Agent(settings, api, envoy, Store(settings.run))
-    server = Server(agent, settings.port)
+    limits = Limits(settings.log_rotate_bytes, settings.log_rotate_seconds, settings.log_keep_bytes)
+    access_log = AccessLog(settings.log_directory, envoy, limits)
+    server = Server(agent, settings.port, access_log)
     await server.start()
     work = asyncio.create_task(agent.run())
     stopped = asyncio.create_task(stop.wait())
+    care = asyncio.create_task(access_log.run(lambda: agent.routes))
     try:
-        await asyncio.wait((work, stopped), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((work, stopped, care), return_when=asyncio.FIRST_COMPLETED)
         if work.done():
             work.result()  # an agent never ends by itself: raise what ended it
+        if care.done():
+            care.result()
         server.draining = True
         await drain(envoy, settings)
+        await access_log.step(agent.routes)  # the last that can be said of this pod
     finally:
+        care.cancel()
         work.cancel()
         stopped.cancel()
-        await asyncio.gather(work, stopped, return_exceptions=True)
+        await asyncio.gather(work, stopped, care, return_exceptions=True)
         await server.close()
         await envoy.close()
         await api.close()

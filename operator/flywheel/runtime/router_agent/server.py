@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from flywheel.runtime.router_agent.access_log import AccessLog
 from flywheel.runtime.router_agent.agent import Agent
 
 RESULTS = ("applied", "ignored", "invalid", "rejected")
+LOG_RESULTS = ("rotated", "dropped", "failed")
 
 
 class Server:
-    def __init__(self, agent: Agent, port: int) -> None:
-        self._agent, self._port = agent, port
+    def __init__(self, agent: Agent, port: int, access_log: AccessLog | None = None) -> None:
+        self._agent, self._port, self._access_log = agent, port, access_log
         self.draining = False
         app = web.Application()
         app.router.add_get("/status", self._status)
@@ -36,10 +38,11 @@ class Server:
         return web.Response(status=200 if ready else 503, text="ok\n" if ready else "Envoy holds no routes yet\n")
 
     async def _metrics(self, _: web.Request) -> web.Response:
-        return web.Response(text=exposition(self._agent), headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"})
+        text = exposition(self._agent, self._access_log)
+        return web.Response(text=text, headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"})
 
 
-def exposition(agent: Agent) -> str:
+def exposition(agent: Agent, access_log: AccessLog | None = None) -> str:
     """Prometheus' text format; the client library isn't worth its memory here."""
     lines = [
         "# HELP flywheel_router_revision Newest revision of the routes that was seen.",
@@ -61,4 +64,13 @@ def exposition(agent: Agent) -> str:
         for ready in (True, False):
             count = sum(one.ready is ready for one in found)
             lines.append(f'flywheel_router_endpoints{{service="{service}",ready="{str(ready).lower()}"}} {count}')
+    if access_log is not None:
+        lines += [
+            "# HELP flywheel_router_access_log_total Access logs rotated, and dropped unread; looks at them that failed.",
+            "# TYPE flywheel_router_access_log_total counter",
+            *(f'flywheel_router_access_log_total{{result="{name}"}} {access_log.counts[name]}' for name in LOG_RESULTS),
+            "# HELP flywheel_router_access_log_failed_writes Writes of the access log that failed since Envoy began.",
+            "# TYPE flywheel_router_access_log_failed_writes gauge",
+            f"flywheel_router_access_log_failed_writes {access_log.failed_writes}",
+        ]
     return "\n".join(lines) + "\n"

@@ -29,10 +29,17 @@ class Settings:
     health_interval: float = 1
     drain_delay: float = 5  # endpoints take this long to leave every node's rules
     drain_seconds: float = 600
+    log_rotate_bytes: int = 64 << 20
+    log_rotate_seconds: float = 3600
+    log_keep_bytes: int = 4 << 30  # rotated files that nobody has read
 
     @property
     def xds(self) -> Path:
         return self.run / "xds"
+
+    @property
+    def log_directory(self) -> Path:
+        return self.logs / self.service / self.pod
 
 
 def parse(arguments: Sequence[str] | None = None) -> tuple[str, Settings]:
@@ -54,6 +61,9 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[str, Settings]:
     parser.add_argument("--port", type=int, default=Settings.port)
     for name in ("linger-seconds", "health-interval", "drain-delay", "drain-seconds"):
         parser.add_argument(f"--{name}", type=float, default=getattr(Settings, name.replace("-", "_")))
+    parser.add_argument("--log-rotate-seconds", type=float, default=Settings.log_rotate_seconds, help="an access log older than this")
+    for name, help_ in (("rotate", "an access log larger than this is rotated"), ("keep", "unread rotated logs past this are removed")):
+        parser.add_argument(f"--log-{name}-bytes", type=int, default=getattr(Settings, f"log_{name}_bytes"), help=help_)
     values = vars(parser.parse_args(arguments))
     if missing := [name for name in ("namespace", "pod", "api") if not values[name]]:
         parser.error(f"--{missing[0]} is needed outside a pod")
