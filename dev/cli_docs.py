@@ -14,7 +14,8 @@ from flywheel.cli.main import app
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "cli.md"
 PREFACE = """<!-- Generated from operator/flywheel/cli by `make cli-docs`; do not edit. -->
 
-`kubectl flywheel` needs nothing but your own rights: `view` in a namespace to look, `edit` to pause, resume, abort and retry.
+`kubectl flywheel` needs nothing but your own rights: `view` in a namespace to look, `edit` to pause, resume, abort and retry,
+`admin` (or the verbs `approve` on generations and `promote` on rollouts) to approve and promote.
 
 ```
 pip install '.[cli]'                     # from a checkout; puts kubectl-flywheel on PATH, where kubectl finds it

@@ -132,6 +132,36 @@ def test_retry_keeps_the_uid_beside_the_annotation(api: FakeApi, flywheel: Flywh
     assert patch["metadata"]["annotations"]["modelflywheel.dev/retry"]
 
 
+WHO = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+
+
+def test_an_approval_carries_the_name_that_the_api_server_knows(api: FakeApi, flywheel: Flywheel) -> None:
+    lap = running_lap()
+    made = {"digest": "sha256:" + "a" * 64, "kind": "evaluation"}
+    lap["status"] |= {
+        "phase": "AwaitingApproval",
+        "stages": [{"name": "evaluate", "kind": "TrainingRun", "phase": "AwaitingApproval", "artifact": made}],
+    }
+    api.hold(lap)
+    api.answers[WHO] = {"status": {"userInfo": {"username": "alice"}}}
+    answer = flywheel("approve", "generation/companion-2", "--reject", "--comment", "it flatters")
+    assert "is rejected by alice: the lap ends." in answer.output
+    ((entry,),) = [patch["spec"]["approvals"] for patch in api.patches]
+    assert (entry["by"], entry["decision"], entry["comment"]) == ("alice", "Reject", "it flatters")
+
+
+def test_a_lap_is_promoted_by_its_rollout(api: FakeApi, flywheel: Flywheel) -> None:
+    rollout, lap = asking_rollout(), recorded("Generation", "companion-1")
+    lap["status"]["rollout"] = rollout["metadata"]["name"]
+    api.hold(lap, rollout)
+    api.answers[WHO] = {"status": {"userInfo": {"username": "alice"}}}
+    answer = flywheel("promote", "generation/companion-1", "--reason", "Prometheus is down")
+    assert answer.output.startswith(f"Rollout {rollout['metadata']['name']} is promoted by alice")
+    (patch,) = api.patches
+    assert patch["spec"]["promote"]["by"] == "alice"
+    assert patch["metadata"]["uid"] == rollout["metadata"]["uid"]
+
+
 def test_lineage_marks_the_champion(api: FakeApi, flywheel: Flywheel) -> None:
     api.hold(*everything())
     assert "\n* companion-1        companion-initial  5441a99077cb  Promoted" in flywheel("lineage", "companion").output
@@ -196,6 +226,7 @@ def test_an_answer_that_is_no_success_is_told_with_the_mend(api: FakeApi, flywhe
 DEPLOYMENTS = "/apis/apps/v1/namespaces/flywheel-system/deployments"
 PROXY = "/api/v1/namespaces/monitoring/services/prometheus:9090/proxy/api/v1/query"
 CLAIM = "/api/v1/namespaces/demo/persistentvolumeclaims/flywheel-data"
+POLICIES = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings"
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/flywheel-system/leases/flywheel-operator"
 
 
@@ -212,6 +243,7 @@ def healthy(api: FakeApi) -> None:
     api.answers[LEASE] = {"spec": {"holderIdentity": "flywheel-0", "renewTime": "2999-01-01T00:00:00.000000Z", "leaseDurationSeconds": 15}}
     api.answers[CLAIM] = {"spec": {"accessModes": ["ReadWriteMany"]}, "status": {"phase": "Bound", "capacity": {"storage": "20Gi"}}}
     api.answers[PROXY] = {"data": {"result": [{"value": [0, "5"]}]}}
+    api.answers[POLICIES] = {"items": [{"metadata": {"name": f"flywheel-{what}"}} for what in ("approvals", "promotions")]}
 
 
 def examined(flywheel: Flywheel) -> tuple[int, dict[str, tuple[str, str]]]:
@@ -225,6 +257,26 @@ def test_a_healthy_cluster_has_nothing_to_mend(api: FakeApi, flywheel: Flywheel)
     assert code == 0
     assert {state for state, _ in checks.values()} == {"ok"}
     assert checks["Prometheus"][1] == "http://prometheus.monitoring:9090 answers and scrapes 5 targets"
+    guarded = "guarded by the API server; you may approve and promote in namespace demo (ClusterRole admin)"
+    assert checks["approvals"][1] == guarded
+
+
+@pytest.mark.parametrize(
+    ("answer", "state", "words"),
+    [
+        (404, "not checked", "before Kubernetes 1.30): whoever may patch a Generation or a Rollout may approve or promote, in any name"),
+        ({"items": []}, "failed", "no admission policy guards approvals and promotions"),
+        ({"items": [{"metadata": {"name": "flywheel-approvals"}}]}, "failed", "no admission policy guards promotions"),
+    ],
+)
+def test_it_is_said_when_nothing_guards_approvals(
+    api: FakeApi, flywheel: Flywheel, answer: dict[str, object] | int, state: str, words: str
+) -> None:
+    healthy(api)
+    api.answers[POLICIES] = answer
+    found = examined(flywheel)[1]["approvals"]
+    assert found[0] == state
+    assert words in found[1]
 
 
 def test_each_thing_that_is_missing_is_found_with_its_mend(api: FakeApi, flywheel: Flywheel) -> None:
@@ -254,11 +306,14 @@ def test_each_thing_that_is_missing_is_found_with_its_mend(api: FakeApi, flywhee
 
 def test_what_a_plain_user_may_not_read_is_not_checked_and_no_failure(api: FakeApi, flywheel: Flywheel) -> None:
     healthy(api)
-    for forbidden in [key for key in api.answers if key.startswith(("/apis/apiext", "/apis/apps", "/apis/coord", "/api/v1"))]:
+    for forbidden in [
+        key for key in api.answers if key.startswith(("/apis/apiext", "/apis/apps", "/apis/admiss", "/apis/coord", "/api/v1"))
+    ]:
         api.answers[forbidden] = 403
     code, checks = examined(flywheel)
     assert code == 0
-    assert {name for name, (state, _) in checks.items() if state == "not checked"} == {"operator", "lease", "storage", "Prometheus"}
+    unread = {name for name, (state, _) in checks.items() if state == "not checked"}
+    assert unread == {"operator", "lease", "storage", "Prometheus", "approvals"}
     assert "you may not read whether they are of this version" in checks["CRDs"][1]
 
 

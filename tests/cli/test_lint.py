@@ -18,6 +18,8 @@ from tests.cluster.test_good_objects import EXAMPLES, MINIMAL
 
 # The API server's own words, and lint's: neither are rules of ours.
 OWN_WORDS = {
+    "an approval of nothing": "is required; add it",
+    "a promotion without a reason": "string should have at least 1 character",
     "a field is misspelt": "unknown field; did you mean 'datasets'?",
     "a method is unknown": "\"PPO\" is not valid: input should be 'Curate', 'Reward', 'RejectionSample'",
     "a number is a text": '"17" is not valid: input should be a valid integer',

@@ -10,6 +10,7 @@ from tests.cluster.hostile_objects import HOSTILE
 from tests.cluster.objects import (
     ABSENT,
     DIGEST,
+    OTHER_DIGEST,
     STORE,
     Object,
     data,
@@ -60,6 +61,47 @@ MISTAKES: dict[str, tuple[Object, str, str]] = {
     ),
     "a name has a dot": (spoilt(sft(), "metadata.name", "sft.v1"), "metadata.name", "metadata.name 'sft.v1' must begin with a letter"),
     "a stage's name has capitals": (generation(stage("Curate", "Curate")), "spec.stages[0].name", f"'Curate' is not a name; {NAME_SAYS}"),
+    # stages that are skipped, added and approved
+    "a candidate that is skipped": (
+        generation(candidate="rl", skip=["rl"]),
+        "spec.candidate",
+        "candidate 'rl' is skipped; name another stage, or take it out of 'skip'",
+    ),
+    "an added stage needs what no default stage makes": (
+        generation(stage("dpo", "DPO", model=model(), datasets=[from_stage("train", "rl")]), defaultStages="Extend"),
+        "spec.stages",
+        "the datasets of stage 'dpo' must name a stage that makes data",
+    ),
+    "a lap without a rollout asks before it": (
+        generation(approval={}),
+        "spec.approval",
+        "approval is asked for before the rollout, and there is none; add 'rollout', or give 'approval' to a stage",
+    ),
+    "a stage called as the approval before the rollout": (
+        generation(stage("rollout", "Curate"), approval={}, rollout={}),
+        "spec.stages",
+        "a stage is called 'rollout', which is the name of the approval before the rollout; rename the stage",
+    ),
+    "an approval of nothing": (
+        generation(approvals=[{"stage": "sft", "decision": "Approve", "by": "alice"}]),
+        "spec.approvals[0].digest",
+        "Required value",
+    ),
+    "a stage is retried without end": (
+        generation({**CURATE, "retry": {"limit": 100}}),
+        "spec.stages[0].retry.limit",
+        "should be less than or equal to 20",
+    ),
+    "a promotion of another candidate": (
+        rollout(promote={"digest": DIGEST, "by": "alice", "reason": "because"}),
+        "spec.promote.digest",
+        "is not the candidate's; give sha256:",
+    ),
+    "a promotion without a reason": (
+        rollout(promote={"digest": OTHER_DIGEST, "by": "alice", "reason": ""}),
+        "spec.promote.reason",
+        "should be at least 1 chars long",
+    ),
     # spelling
     "a field is misspelt": (sft(dataset=[]), "spec.dataset", 'unknown field "spec.dataset"'),
     "a method is unknown": (run("PPO"), "spec.method", 'Unsupported value: "PPO": supported values: "Curate", "Reward", "RejectionSample"'),

@@ -14,7 +14,7 @@ from flywheel.api.rollout import Rollout
 from flywheel.api.training_run import TrainingRun
 from flywheel.plan.default_stages import default_stages
 from tests.cluster.api_server import ApiServer
-from tests.cluster.objects import Object, data, flywheel, generation, model, reward, reward_model, rollout, run, sft
+from tests.cluster.objects import Object, data, flywheel, from_stage, generation, model, reward, reward_model, rollout, run, sft, stage
 
 pytestmark = pytest.mark.cluster
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -23,6 +23,18 @@ MODELS = {"Flywheel": Flywheel, "Generation": Generation, "RewardModel": RewardM
 MINIMAL = [
     flywheel(),
     generation(),
+    generation(
+        stage("dpo", "DPO", model={"type": "Stage", "stage": "sft"}, datasets=[from_stage("train", "curate")]),
+        defaultStages="Extend",
+        skip=["evaluate"],
+        candidate="rl",
+        stagePatches=[{"name": "rl", "patch": {"run": {"gpusPerNode": 8, "parameters": {"maxSteps": 5}}}}],
+        cache="Always",
+        approval={"message": "fifty samples"},
+        rollout={},
+        ttlAfterFinished="720h",
+        approvals=[{"stage": "rollout", "digest": "sha256:" + "a" * 64, "decision": "Approve", "by": "alice"}],
+    ),
     sft(),
     run("Record"),
     run("Curate", datasets=[data("conversations")]),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from typing import Any
 
 from flywheel.api.base import Metadata, OwnerReference
 from flywheel.api.flywheel import ChampionStatus, Flywheel, FlywheelSpec, FlywheelStatus
-from flywheel.api.generation import Generation, GenerationSpec, GenerationStatus
+from flywheel.api.generation import Generation, GenerationSpec, GenerationStatus, Stage
 from flywheel.api.reward_model import RewardModel, RewardModelStatus
 from flywheel.api.rollout import Rollout, RolloutStatus
 from flywheel.api.training_run import TrainingRun, TrainingRunStatus
@@ -61,11 +62,15 @@ class World:
         )
         self.now = T0
         self.snapshots: dict[str, GenerationSpec] = {}
+        self.pinned: dict[str, list[dict[str, Any]]] = {}  # stages, by snapshot
+        self.defaults = Defaults()
+        self.records: dict[str, Generation] = {}
+        self.earlier_runs: list[TrainingRun] = []
+        self.gone: frozenset[str] = frozenset()
         self.runs: dict[str, TrainingRun] = {}
         self.rewards: dict[str, RewardModel] = {}
         self.reward_runs: dict[str, TrainingRun] = {}
-        self.records: dict[str, TrainingRun] = {}  # the runs that write a lap's record; they end when a test says so
-        self.defaults = Defaults()
+        self.record_runs: dict[str, TrainingRun] = {}  # the runs that write a lap's record; they end when a test says so
         self.rollout: Rollout | None = None
         self.other_rollout: str | None = None
         self.siblings: list[Generation] = []
@@ -79,16 +84,20 @@ class World:
         observed = GenerationObserved(
             generation=self.generation,
             flywheel=self.flywheel,
-            snapshot=self.snapshots.get(self.generation.status.snapshot or ""),
             defaults=self.defaults,
+            snapshot=self.snapshots.get(self.generation.status.snapshot or ""),
+            stages=tuple(Stage.model_validate(s) for s in self.pinned.get(self.generation.status.snapshot or "", ())) or None,
             training_runs=dict(self.runs),
             reward_models=dict(self.rewards),
             reward_runs=dict(self.reward_runs),
-            record_runs=dict(self.records),
+            record_runs=dict(self.record_runs),
             rollout=self.rollout if self.rollout and self.rollout.metadata.name == self.generation.status.rollout else None,
             other_rollout=self.other_rollout,
             siblings=tuple(self.siblings),
             rollouts=tuple(self.rollouts),
+            records=self.records,
+            earlier_runs=tuple(self.earlier_runs),
+            gone=self.gone,
         )
         plan = plan_generation(observed, self.now)
         self.plans.append(plan)
@@ -132,11 +141,11 @@ class World:
         status = TrainingRunStatus.model_validate({"phase": "Succeeded", "artifact": made, "metrics": metrics})
         self.runs[name] = run.model_copy(update={"status": status})
 
-    def fail(self, stage: str, reason: str, message: str) -> None:
-        """The run of a stage fails for good."""
+    def fail(self, stage: str, reason: str, message: str, token: str | None = None) -> None:
+        """The run of a stage fails for good; `token` is the retry that it had heeded."""
         name = next(n for n in self.runs if self.stage(n) == stage)
         condition = {"type": "Succeeded", "status": "False", "reason": reason, "message": message, "lastTransitionTime": T0}
-        attempt = {"number": 1, "job": "j", "revision": 1, "reason": reason}
+        attempt = {"number": 1, "job": "j", "revision": 1, "reason": reason, "retryToken": token}
         status = TrainingRunStatus.model_validate({"phase": "Failed", "conditions": [condition], "attempts": [attempt]})
         self.runs[name] = self.runs[name].model_copy(update={"status": status})
 
@@ -151,9 +160,10 @@ class World:
         status = RolloutStatus.model_validate({"phase": phase, "decision": decision, "cutoverTime": self.now})
         self.rollout = self.rollout.model_copy(update={"status": status})
 
-    def annotate(self, retry: str) -> None:
-        """The user asks for another try."""
-        meta = self.generation.metadata.model_copy(update={"annotations": {"modelflywheel.dev/retry": retry}})
+    def annotate(self, retry: str, stage: str | None = None) -> None:
+        """The user asks for another try, of the lap or of one stage."""
+        notes = {"modelflywheel.dev/retry": retry, **({"modelflywheel.dev/retry-stage": stage} if stage else {})}
+        meta = self.generation.metadata.model_copy(update={"annotations": notes})
         self.generation = self.generation.model_copy(update={"metadata": meta})
 
     def edit(self, **spec: Any) -> None:
@@ -166,8 +176,9 @@ class World:
         name = manifest["metadata"]["name"]
         if manifest["kind"] == "ControllerRevision":
             self.snapshots.setdefault(name, GenerationSpec.model_validate(manifest["data"]["spec"]))
+            self.pinned.setdefault(name, json.loads(json.dumps(manifest["data"].get("stages", []))))
         elif manifest["kind"] == "TrainingRun":
-            runs = self.records if RECORD in manifest["metadata"]["labels"] else self.runs
+            runs = self.record_runs if RECORD in manifest["metadata"]["labels"] else self.runs
             old = runs.get(name)
             made = TrainingRun(metadata=metadata(manifest), spec=manifest["spec"], status=old.status if old else TrainingRunStatus())
             runs[name] = made

@@ -54,8 +54,8 @@ def decided(world: World, verdict: str) -> GenerationStatus:
 
 def end(world: World, **status: Any) -> None:
     """The run that writes the record ends."""
-    ((name, run),) = world.records.items()
-    world.records[name] = run.model_copy(update={"status": TrainingRunStatus.model_validate(status)})
+    ((name, run),) = world.record_runs.items()
+    world.record_runs[name] = run.model_copy(update={"status": TrainingRunStatus.model_validate(status)})
 
 
 def recorded(status: GenerationStatus) -> tuple[str, str, str]:
@@ -69,7 +69,7 @@ def test_a_lap_that_ends_in_any_way_is_on_record_with_its_decision_and_then_in_t
     world = World()
     status = decided(world, verdict)
     assert (status.phase, status.record and status.record.verdict) == (verdict, verdict)
-    (run,) = world.records.values()
+    (run,) = world.record_runs.values()
     assert run.spec.method == "Record"
     assert run.spec.parameters["record"] == status.record.dump()  # type: ignore[union-attr]
     assert recorded(status)[:2] in (("False", "Starting"), ("False", "Running"))
@@ -160,25 +160,25 @@ def test_a_failing_store_changes_no_verdict_and_is_tried_again_later_and_later()
     (again,) = world.plans[-1].actions
     assert isinstance(again, Apply)
     assert again.manifest["metadata"]["annotations"] == {"modelflywheel.dev/retry": "4"}
-    assert again.manifest["metadata"]["name"] == next(iter(world.records))
+    assert again.manifest["metadata"]["name"] == next(iter(world.record_runs))
 
 
 def test_a_lap_can_do_without_a_record_in_the_store() -> None:
     world = World(record=False)
     status = decided(world, "Held")
     assert status.record is not None
-    assert world.records == {}
+    assert world.record_runs == {}
     assert get_condition(status.conditions, "Recorded") is None
 
 
 def test_a_lap_that_an_older_operator_decided_gets_no_record_and_no_run() -> None:
     world = World()
     status = decided(world, "Held")
-    world.records.clear()
+    world.record_runs.clear()
     old = status.model_copy(update={"record": None, "record_run": None, "conditions": ()})
     world.generation = world.generation.model_copy(update={"status": old})
     status = world.step()
-    assert (status.record, world.records) == (None, {})
+    assert (status.record, world.record_runs) == (None, {})
 
 
 def test_a_retry_keeps_the_earlier_record_in_brief_and_where_its_whole_lies() -> None:
@@ -199,7 +199,7 @@ def test_a_retry_keeps_the_earlier_record_in_brief_and_where_its_whole_lies() ->
 def end_first(world: World, name: str) -> None:
     made = {"uri": "file:///flywheel/artifacts/first", "digest": digest_of("first"), "kind": "dataset"}
     done = TrainingRunStatus.model_validate({"phase": "Succeeded", "artifact": made})
-    world.records[name] = world.records[name].model_copy(update={"status": done})
+    world.record_runs[name] = world.record_runs[name].model_copy(update={"status": done})
 
 
 def test_a_retried_laps_record_waits_for_the_one_that_is_being_written() -> None:
@@ -208,18 +208,18 @@ def test_a_retried_laps_record_waits_for_the_one_that_is_being_written() -> None
     world.annotate("again")
     world.run()
     assert world.generation.status.decision is not None
-    assert len(world.records) == 1
+    assert len(world.record_runs) == 1
     assert recorded(world.generation.status)[:2] == ("False", "Waiting")
-    end_first(world, next(iter(world.records)))
+    end_first(world, next(iter(world.record_runs)))
     world.step()
-    assert len(world.records) == 2
+    assert len(world.record_runs) == 2
 
 
 def test_the_records_pod_runs_like_the_laps_lightest_stage_but_asks_for_no_gpu() -> None:
     curate = {"name": "curate", "run": {"method": "Curate", "imagePullSecrets": [{"name": "registry"}], "nodeSelector": {"pool": "cpu"}}}
     world = World(rollout=None, stages=[SFT, curate])
     world.run()
-    (run,) = world.records.values()
+    (run,) = world.record_runs.values()
     assert (run.spec.gpus_per_node, run.spec.node_selector, run.spec.image_pull_secrets[0].name) == (0, {"pool": "cpu"}, "registry")
 
 
@@ -228,7 +228,7 @@ def test_a_lap_waits_for_its_record_before_it_is_cleared_away_but_not_for_ever()
     decided(world, "Rejected")
     assert unrecorded(world.generation, world.now, dt.timedelta(hours=1))
     assert not unrecorded(world.generation, world.now + dt.timedelta(hours=2), dt.timedelta(hours=1))
-    end_first(world, next(iter(world.records)))
+    end_first(world, next(iter(world.record_runs)))
     world.step()
     assert not unrecorded(world.generation, world.now, dt.timedelta(hours=1))
 

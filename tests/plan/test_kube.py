@@ -52,3 +52,10 @@ def test_a_sidecar_among_the_init_containers_says_nothing_once_the_trainer_has_r
     proxy = container("istio-proxy", ended(143), 2)
     state = pod_state(pod("trainer", container("trainer", ended(0, "the result")), init=(proxy,)))
     assert (state.exit_code, state.termination_message, state.restarts) == (0, "the result", 0)
+
+
+def test_the_image_that_a_pod_ran_is_its_own_containers() -> None:
+    own = {**container("trainer", RUNNING), "imageID": "registry.example/trainer@sha256:" + "1" * 64}
+    mesh = {**container("istio-proxy", RUNNING), "imageID": "docker.io/proxy@sha256:" + "2" * 64}
+    assert pod_state(pod("trainer", own, mesh)).image_id == own["imageID"]
+    assert pod_state(pod("trainer", container("trainer", STARTING))).image_id is None

@@ -51,6 +51,15 @@ def test_a_run_succeeds_with_artifact_metrics_and_times() -> None:
     assert status.observed_generation == 1
 
 
+def test_an_attempt_remembers_the_image_that_its_pod_ran() -> None:
+    world = started()
+    ran = "registry.example/trainer@sha256:" + "1" * 64
+    world.pod(pod_state(image_id=ran)).step()
+    assert world.run.status.attempts[-1].image_id == ran
+    world.pod(pod_state(exit_code=0, termination_message=result_message()), succeeded=True).step()
+    assert world.run.status.attempts[-1].image_id == ran
+
+
 def test_progress_is_mirrored_while_the_pod_runs_and_nonsense_is_ignored() -> None:
     world = started()
     world.progress = {

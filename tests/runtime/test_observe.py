@@ -180,3 +180,64 @@ def test_a_rollout_of_the_right_name_is_the_laps_answer_only_if_the_lap_owns_it(
     world = World(Defaults(), lambda address: None, Routers(), None)  # type: ignore[arg-type, return-value]
     observed = asyncio.run(observe_generation(View(cache, Key("Generation", "demo", "g")), body, world, START))
     assert (observed.rollout is not None) == seen
+
+
+PINNED = "registry.example/trainer@sha256:" + "1" * 64
+
+
+@pytest.mark.parametrize(
+    ("image", "spec", "status", "seen"),
+    [
+        (PINNED, {}, {}, ["old"]),
+        ("registry.example/trainer:v1", {}, {}, []),
+        ("registry.example/trainer:v1", {"cache": "Always"}, {}, ["old"]),
+        (PINNED, {"cache": "Never"}, {}, []),
+        (PINNED, {}, {"stages": [{"name": "curate", "kind": "TrainingRun", "phase": "Running"}]}, []),
+        (PINNED, {}, {"rollout": "r"}, []),
+    ],
+)
+def test_a_lap_looks_at_earlier_runs_only_while_one_may_save_it_its_own(
+    image: str, spec: dict[str, Any], status: dict[str, Any], seen: list[str]
+) -> None:
+    cache, meta = Cache(lambda key: None), {"namespace": "demo", "resourceVersion": "1"}
+    lap = {"flywheel": "f", "stages": [{"name": "curate", "run": {"method": "Curate"}}], **spec}
+    cache.put({"kind": "ControllerRevision", "metadata": {**meta, "name": "snap", "uid": "s"}, "data": {"spec": lap}})
+    for name, label in (("old", "f"), ("foreign", "x")):
+        labels = {"modelflywheel.dev/flywheel": label}
+        run = {"kind": "TrainingRun", "metadata": {**meta, "name": name, "uid": name, "labels": labels}, "spec": {"method": "Curate"}}
+        cache.put(run)
+    own = {"metadata": {**meta, "name": "g", "uid": "g"}, "spec": lap, "status": {"revision": 1, "snapshot": "snap", **status}}
+    world = World(Defaults(trainer_image=image), lambda address: None, Routers(), None)  # type: ignore[arg-type, return-value]
+    observed = asyncio.run(observe_generation(View(cache, Key("Generation", "demo", "g")), own, world, START))
+    assert [run.metadata.name for run in observed.earlier_runs] == seen
+
+
+@pytest.mark.parametrize(("baseline", "seen"), [("Absolute", []), ("Champion", ["g0"])])
+def test_a_champions_record_is_read_when_a_gate_is_measured_against_it(baseline: str, seen: list[str]) -> None:
+    cache, meta = Cache(lambda key: None), {"namespace": "demo", "resourceVersion": "1"}
+    gate = {"metric": "loss", "operator": "LessThan", "value": 1, "baseline": baseline}
+    lap = {"flywheel": "f", "stages": [{"name": "curate", "run": {"method": "Curate"}, "gates": [gate]}]}
+    cache.put({"kind": "ControllerRevision", "metadata": {**meta, "name": "snap", "uid": "s"}, "data": {"spec": lap}})
+    for name, service in (("g0", "f"), ("x0", "other")):
+        cache.put({"kind": "Generation", "metadata": {**meta, "name": name, "uid": name}, "spec": {"flywheel": service}})
+    champions = {role: {"generation": name, "uri": "file:///m", "digest": "d"} for role, name in (("parent", "g0"), ("opponent", "x0"))}
+    own = {"metadata": {**meta, "name": "g", "uid": "g"}, "spec": lap, "status": {"revision": 1, "snapshot": "snap", **champions}}
+    world = World(Defaults(), lambda address: None, Routers(), None)  # type: ignore[arg-type, return-value]
+    observed = asyncio.run(observe_generation(View(cache, Key("Generation", "demo", "g")), own, world, START))
+    assert sorted(observed.records) == seen
+
+
+def test_the_stages_of_a_lap_are_those_that_were_worked_out_at_its_start() -> None:
+    cache, meta = Cache(lambda key: None), {"namespace": "demo", "resourceVersion": "1"}
+    then = [{"name": "only", "run": {"method": "Curate"}}]
+    cache.put(
+        {
+            "kind": "ControllerRevision",
+            "metadata": {**meta, "name": "snap", "uid": "s"},
+            "data": {"spec": {"flywheel": "f"}, "stages": then},
+        }
+    )
+    own = {"metadata": {**meta, "name": "g", "uid": "g"}, "spec": {"flywheel": "f"}, "status": {"revision": 1, "snapshot": "snap"}}
+    world = World(Defaults(), lambda address: None, Routers(), None)  # type: ignore[arg-type, return-value]
+    observed = asyncio.run(observe_generation(View(cache, Key("Generation", "demo", "g")), own, world, START))
+    assert [stage.name for stage in observed.stages or ()] == ["only"]

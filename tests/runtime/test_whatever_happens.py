@@ -25,10 +25,21 @@ from tests.plan.rollout_world import BETTER, EQUAL, WORSE, evidence
 from tests.runtime.faketime import FakeTimeLoop
 from tests.runtime.simulated_api import Body, Ref
 from tests.runtime.simulated_cluster import METRICS, SimulatedCluster, rendered_once, result
-from tests.runtime.test_killed_anywhere import FLYWHEEL, ROLLOUT
+from tests.runtime.test_killed_anywhere import FLYWHEEL, ROLLOUT, STAGES
 from tests.runtime.watchman import Watchman
 
 OTHER = {"generation": "mine", "uri": "file:///flywheel/models/mine", "digest": "sha256:" + "c" * 64}
+# A lap of somebody's own: it takes over what it can, asks a person twice, tries again, and goes when its time is over.
+BY_HAND = {
+    "flywheel": "demo",
+    "stages": [
+        {**STAGES[0], "approval": {}},
+        *({**stage, "cache": "Always", "retry": {"limit": 1, "backoff": "2s"}} for stage in STAGES[1:]),
+    ],
+    "rollout": ROLLOUT,
+    "approval": {"message": "its samples"},
+    "ttlAfterFinished": "20s",
+}
 NOTHING = Evidence(assigned=None, metrics={}, window_over=False)
 ANSWERS = [
     evidence(EQUAL, BETTER),
@@ -229,6 +240,43 @@ class Life(RuleBasedStateMachine):
             self.cluster.make("Rollout", "mine", {"flywheel": "demo", "baseline": baseline, "candidate": OTHER, **ROLLOUT})
         self.live(then)
 
+    @rule(then=WHILE)
+    def somebody_starts_a_lap_of_their_own(self, then: float) -> None:
+        if Ref("Generation", "by-hand") not in self.cluster.state.objects:
+            self.cluster.make("Generation", "by-hand", BY_HAND)
+        self.live(then)
+
+    @rule(decision=st.sampled_from(["Approve", "Approve", "Reject"]), then=WHILE)
+    def somebody_says_what_they_think(self, decision: str, then: float) -> None:
+        self._speak(decision)
+        self.live(then)
+
+    @rule(which=WHICH, stage=st.sampled_from(["curate", "sft", "evaluate"]), token=st.sampled_from("ab"), then=WHILE)
+    def somebody_retries_a_stage(self, which: int, stage: str, token: str, then: float) -> None:
+        if (body := self.pick(("Generation",), which)) is not None:
+            notes = {LABEL + "retry": token, LABEL + "retry-stage": stage}
+            self.cluster.api.put({**body, "metadata": {**body["metadata"], "annotations": notes}})
+        self.live(then)
+
+    @rule(which=WHICH, then=WHILE)
+    def somebody_promotes(self, which: int, then: float) -> None:
+        if (body := self.pick(("Rollout",), which)) is not None:
+            self._edit("Rollout", which, promote={"digest": body["spec"]["candidate"]["digest"], "by": "alice", "reason": "I saw it"})
+        self.live(then)
+
+    def _speak(self, decision: str) -> None:
+        """On everything that waits for somebody's word."""
+        for number, body in enumerate(self.cluster.state.every("Generation")):
+            status = body.get("status") or {}
+            asked = [(s["name"], s["artifact"]["digest"]) for s in status.get("stages") or () if s["phase"] == "AwaitingApproval"]
+            if status.get("phase") == "AwaitingApproval" and not asked:
+                asked = [("rollout", status["model"]["digest"])]
+            said = body["spec"].get("approvals") or []
+            known = {(a["stage"], a["digest"]) for a in said}
+            new = [{"stage": s, "digest": d, "decision": decision, "by": "alice"} for s, d in asked if (s, d) not in known]
+            if new:
+                self._edit("Generation", number, approvals=[*said, *new])
+
     def _edit(self, kind: str, which: int, **spec: Any) -> None:
         if (body := self.pick((kind,), which)) is not None:
             self.cluster.api.put({**body, "spec": {**body["spec"], **spec}})
@@ -253,6 +301,7 @@ class Life(RuleBasedStateMachine):
             for _ in range(0, PATIENCE, 10):
                 if not self._unfinished():
                     break
+                self._speak("Approve")
                 self.live(10)
             self.every_promise_holds()
             assert not self._unfinished(), repr(self._unfinished())

@@ -218,7 +218,7 @@ class Approval(Resource):
     decision: Annotated[Literal["Approve", "Reject"], Field(description="Approve: the lap goes on. Reject: it ends.")]
     by: Annotated[str, Field(min_length=1, max_length=512, description="Name of the user who says so, as the API server knows him.")]
     comment: Annotated[str, Field(max_length=1024, description="Why.")] = ""
-    time: Annotated[Time | None, Field(description="When, by his own clock.")] = None
+    time: Annotated[Time | None, Field(description="When, by his own clock.", json_schema_extra={"maxLength": 40})] = None
 
 
 class GenerationSpec(GenerationTemplate):

@@ -19,7 +19,7 @@ from flywheel.api.base import API_VERSION
 from flywheel.api.crd import KINDS, Kind
 from flywheel.cli.errors import UNANSWERED, Problem, problem
 from flywheel.cli.kinds import kind_named, path
-from flywheel.cli.reading import Body, title
+from flywheel.cli.reading import Body, text, title
 from flywheel.ports import ClusterError
 
 PAGE = "500"  # objects a request, so that a large namespace comes in pieces
@@ -94,6 +94,15 @@ class Cluster:
     async def all(self) -> list[Body]:
         """All objects of the five kinds."""
         return [body for bodies in await asyncio.gather(*(self.every(kind) for kind in KINDS)) for body in bodies]
+
+    async def whoami(self) -> str:
+        """The name by which the API server knows the person at the keyboard."""
+        review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+        try:
+            answer = await self.api.request("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", body=review)
+        except ClusterError as error:
+            raise problem(error, "ask who you are", self.namespace) from error
+        return text(answer, "status.userInfo.username")
 
     async def patch(self, body: Body, change: dict[str, Any]) -> Body:
         """A merge patch of the object that was read: another of the same name is another object."""

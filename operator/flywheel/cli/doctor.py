@@ -218,6 +218,26 @@ async def _rights(patient: Patient) -> list[Check]:
     ]
 
 
+async def _approvals(patient: Patient) -> list[Check]:
+    """Whether the API server sees to it that approvals and promotions are given in one's own name, with a right of their own."""
+    path = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings"
+    consequence = "whoever may patch a Generation or a Rollout may approve or promote, in any name"
+    try:
+        found = items(await patient.read(path, [("labelSelector", "app.kubernetes.io/name=flywheel")]), "items")
+    except ClusterError as error:
+        if error.status != 404:
+            raise
+        return [Check("approvals", "not checked", f"this API server has no admission policies (before Kubernetes 1.30): {consequence}")]
+    missing = [what for what in ("approvals", "promotions") if not any(name(one).endswith(f"-{what}") for one in found)]
+    if missing:
+        mend = "install the chart with approvalPolicy.enabled"
+        return [Check("approvals", "failed", f"no admission policy guards {' and '.join(missing)}: {consequence}; {mend}")]
+    may = await asyncio.gather(_may(patient, "approve", "generations"), _may(patient, "promote", "rollouts"))
+    yours = [verb for verb, allowed in zip(("approve", "promote"), may, strict=True) if allowed]
+    told = f"you may {' and '.join(yours)}" if yours else "you may neither approve nor promote"
+    return [Check("approvals", "ok", f"guarded by the API server; {told} in namespace {patient.cluster.namespace} (ClusterRole admin)")]
+
+
 def _right(what: str, used_by: str, denied: Sequence[tuple[str, str]], namespace: str) -> Check:
     if not denied:
         return Check(f"rights: {what}", "ok", f"you may use {used_by} in namespace {namespace}")
@@ -244,4 +264,5 @@ CHECKS: tuple[tuple[str, Callable[[Patient], Awaitable[list[Check]]]], ...] = (
     ("storage", _storage),
     ("Prometheus", _prometheus),
     ("rights", _rights),
+    ("approvals", _approvals),
 )

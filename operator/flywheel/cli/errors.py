@@ -23,6 +23,8 @@ def problem(error: ClusterError, what: str, namespace: str) -> Problem:
         return Problem(f"The API server did not answer ({said}); check --kubeconfig and --context, or `kubectl version`.", UNANSWERED)
     if error.status == 401:
         return Problem("The API server does not know you (401); log in again, or choose another --context.", UNANSWERED)
+    if error.status == 403 and "ValidatingAdmissionPolicy" in said:  # its own sentence has the mend
+        return Problem(f"You may not {what}: {said.rpartition('denied request: ')[2]}.", UNANSWERED)
     if error.status == 403:
         mend = f"ask for the ClusterRole view or edit in namespace {namespace}, which the chart extends by the kinds of Flywheel"
         return Problem(f"You may not {what} ({said.removeprefix('403 ')}); {mend}.", UNANSWERED)

@@ -158,9 +158,63 @@ def abort(ref: Ref, namespace: Namespace = None, context: Context = None, kubeco
 
 
 @app.command()
-def retry(ref: Ref, namespace: Namespace = None, context: Context = None, kubeconfig: Kubeconfig = None) -> None:
+def retry(
+    ref: Ref,
+    stage: Annotated[
+        str | None, typer.Option("--stage", help="Of a Generation: only this stage, even if it had passed, and what depends on it.")
+    ] = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
     """Try again what has ended badly (annotation modelflywheel.dev/retry); what had passed is not run again."""
-    _act(ref, Where(kubeconfig, context, namespace), lambda body: acts.retry(body, now()))
+    _act(ref, Where(kubeconfig, context, namespace), lambda body: acts.retry(body, now(), stage))
+
+
+@app.command()
+def approve(
+    ref: Ref,
+    stage: Annotated[
+        str | None, typer.Option("--stage", help="The stage that waits, or `rollout`. Default: the only one that does.")
+    ] = None,
+    reject: Annotated[bool, typer.Option("--reject", help="Say no: the lap ends, and nobody meets its model.")] = False,
+    comment: Annotated[str, typer.Option("--comment", help="Why; it is kept with the decision.")] = "",
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Approve, or reject, the result that a Generation waits with. Needs the right `approve` on generations."""
+
+    async def work(cluster: Cluster) -> acts.Act:
+        body = await cluster.find(ref)
+        act = acts.approve(body, acts.Word(await cluster.whoami(), reject, comment, stage), now())
+        if act.patch is not None:
+            await cluster.patch(body, act.patch)
+        return act
+
+    typer.echo(ask(Where(kubeconfig, context, namespace), work).said)
+
+
+@app.command()
+def promote(
+    ref: Ref,
+    reason: Annotated[str, typer.Option("--reason", help="Why; it is kept with the decision.")],
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Give all users a Rollout's candidate now, whatever numbers are missing. Needs the right `promote` on rollouts."""
+
+    async def work(cluster: Cluster) -> acts.Act:
+        body = await cluster.find(ref)
+        if text(body, "kind") == "Generation" and (rollout := text(body, "status.rollout")):
+            body = await cluster.find(f"rollout/{rollout}")
+        act = acts.promote(body, await cluster.whoami(), reason)
+        if act.patch is not None:
+            await cluster.patch(body, act.patch)
+        return act
+
+    typer.echo(ask(Where(kubeconfig, context, namespace), work).said)
 
 
 def _act(ref: str, where: Where, decide: Callable[[Body], acts.Act]) -> None:

@@ -23,7 +23,8 @@ def lap_stages(spec: GenerationTemplate) -> tuple[Stage, ...]:
     names = [stage.name for stage in stages]
     patches = {one.name: one.patch for one in spec.stage_patches}
     _known("stagePatches", patches, names)
-    return tuple(_patched(stage, patches[stage.name]) if stage.name in patches else stage for stage in stages)
+    patched = [_patched(stage, patches[stage.name]) if stage.name in patches else stage for stage in stages]
+    return _in_order(patched) if spec.default_stages == "Extend" else tuple(patched)
 
 
 def check_lap(spec: GenerationTemplate, stages: tuple[Stage, ...]) -> None:
@@ -36,15 +37,19 @@ def check_lap(spec: GenerationTemplate, stages: tuple[Stage, ...]) -> None:
 
 
 def _chosen(spec: GenerationTemplate) -> tuple[Stage, ...]:
-    """The stages before they are changed. Among default ones a stage stands after what it needs, so that the last model is the lap's."""
+    """The stages before they are changed."""
     if not spec.stages:
         return default_stages()
     if spec.default_stages == "Replace":
         return spec.stages
     own = {stage.name: stage for stage in spec.stages}
     kept = [own.pop(stage.name, stage) for stage in default_stages()]
-    pending, ordered = [*kept, *own.values()], list[Stage]()
-    names = {stage.name for stage in pending}
+    return (*kept, *own.values())
+
+
+def _in_order(stages: list[Stage]) -> tuple[Stage, ...]:
+    """Each after what it needs, so that of stages that were added to the default ones the last that makes a model is the lap's."""
+    pending, ordered, names = [*stages], list[Stage](), {stage.name for stage in stages}
     while pending:
         done = {stage.name for stage in ordered}
         # Of a circle, which is refused later, the first comes first.

@@ -52,6 +52,7 @@ def _ended(subject: Subject) -> None:
 def _running(subject: Subject) -> None:
     body, now = subject.body, subject.now
     stages = items(body, "status.stages")
+    stages = [s for s in stages if s.get("phase") != "Skipped"]
     passed = [s for s in stages if s.get("phase") == "Passed"]
     progress = f": {len(passed)} of {len(stages)} stages have passed" if stages else ""
     subject.headline = f"Generation {name(body)} is {phase(body)}{progress}."
