@@ -10,6 +10,7 @@ from flywheel.api.base import Digest, Finite, Image, Metadata, Name, ObjectName,
 from flywheel.api.cel import mend, rule, rules
 from flywheel.api.common import NOT_BUILTIN, Serving, Storage
 from flywheel.api.generation import GenerationTemplate
+from flywheel.api.lineage import MAX_ENTRIES, LineageEntry
 from flywheel.api.rollout import ArmStatus, Assignment
 
 
@@ -118,6 +119,15 @@ class FlywheelStatus(Status):
     )
     champion: Annotated[ChampionStatus | None, Field(description="What serves users now.")] = None
     previous: Annotated[tuple[ChampionStatus, ...], Field(max_length=50, description="Earlier champions, newest first.")] = ()
+    lineage: Annotated[
+        tuple[LineageEntry, ...],
+        Field(
+            max_length=MAX_ENTRIES,
+            description="What is remembered of its generations, oldest first, also after their objects are gone. Above the bound, those that "
+            "no user has met go first.",
+            json_schema_extra={"x-kubernetes-list-type": "atomic"},
+        ),
+    ] = ()
     arms: Annotated[tuple[ArmStatus, ...], Field(max_length=16, description="Every arm that has a Deployment.")] = ()
     active: Annotated[tuple[ObjectName, ...], Field(max_length=16, description="Laps that run now.")] = ()
     laps: Annotated[int, Field(ge=0, description="Laps this Flywheel has started.")] = 0

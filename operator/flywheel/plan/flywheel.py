@@ -18,6 +18,7 @@ from flywheel.plan import arms
 from flywheel.plan.base import Action, Defaults, Emit, Manifest, Owner, Plan, earliest
 from flywheel.plan.flywheel_laps import plan_laps
 from flywheel.plan.kube import DeploymentState
+from flywheel.plan.lineage import remembered
 from flywheel.plan.rollout_observed import Acknowledgement, RoutesState, holds_service
 from flywheel.plan.rollout_verdict import why_not_ready
 from flywheel.plan.routes import acknowledged, write_routes
@@ -66,6 +67,7 @@ def plan_flywheel(observed: FlywheelObserved, now: dt.datetime) -> Plan:
     """The next status of a Flywheel, what follows from it, and when to look again."""
     draft = Draft(observed, now, observed.flywheel.status)
     _know_champion(draft)
+    draft.set(lineage=remembered(draft.status, observed.generations, observed.rollouts))
     _serve(draft)
     laps = plan_laps(observed.flywheel, draft.status, observed.generations, observed.conversations, now)
     draft.status, draft.wake = laps.status, laps.wake
