@@ -124,7 +124,9 @@ class World:
     def succeed(self, name: str) -> None:
         """One run succeeds."""
         run = self.runs[name]
-        kind = {"Curate": "dataset", "RejectionSample": "dataset", "Record": "dataset", "Evaluate": "evaluation"}.get(run.spec.method, "model")
+        kind = {"Curate": "dataset", "RejectionSample": "dataset", "Record": "dataset", "Evaluate": "evaluation"}.get(
+            run.spec.method, "model"
+        )
         made = {"uri": f"file:///flywheel/{name}", "digest": digest_of(name[-12:] + name), "kind": kind}
         metrics = self.metrics.get(self.stage(name), {})
         status = TrainingRunStatus.model_validate({"phase": "Succeeded", "artifact": made, "metrics": metrics})

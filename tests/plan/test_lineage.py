@@ -147,10 +147,10 @@ def test_a_lap_above_the_limit_stays_until_its_record_is_in_the_store() -> None:
     assert deleted(plan(fly, T0 + HOUR / 2 + RECORD_PATIENCE, generations=laps)[1]) == ["g0"]
 
 
-LAPS = st.lists(
-    st.tuples(st.integers(0, 6), st.integers(0, 30), st.sampled_from([None, "Promoted", "RolledBack", "Rejected"])), max_size=8
+LAPS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 30), st.sampled_from([None, "Promoted", "RolledBack", "Rejected"])), max_size=8)
+WEIGHTS = st.lists(
+    st.tuples(st.integers(0, 6), st.sampled_from([0, 5, 50]), st.integers(0, 30), st.none() | st.integers(0, 40)), max_size=8
 )
-WEIGHTS = st.lists(st.tuples(st.integers(0, 6), st.sampled_from([0, 5, 50]), st.integers(0, 30), st.none() | st.integers(0, 40)), max_size=8)
 
 
 @given(LAPS, WEIGHTS, st.lists(st.integers(0, 6), min_size=1, max_size=6))

@@ -36,7 +36,10 @@ def generation_card(record: Record) -> str:
 def _metadata(record: Record, name: str) -> dict[str, object]:
     """Front matter of the Hugging Face hub: what it reads and what it does not know."""
     base, model, rate = _part(record, "base"), _part(record, "model"), _part(record, "predictedWinRate")
-    results = [("win_rate", _number(rate, "value")), *((f"lift_{x.get('metric')}", _number(x, "lift")) for x in _list(record, "realisedLift"))]
+    results = [
+        ("win_rate", _number(rate, "value")),
+        *((f"lift_{x.get('metric')}", _number(x, "lift")) for x in _list(record, "realisedLift")),
+    ]
     measured = [{"type": metric, "value": value} for metric, value in results if value is not None]
     data = [d.get("digest") or d.get("uri") for d in _list(record, "data")]
     index: dict[str, object] = {"name": name, "results": [{"task": {"type": "text-generation"}, "metrics": measured}]}

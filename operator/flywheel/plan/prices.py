@@ -156,9 +156,7 @@ def lap_cost(stages: Iterable[tuple[str, Iterable[TrainingRun]]], table: PriceTa
         known = None if not table or None in amounts else sum(amount for amount in amounts if amount is not None)
         gpus, cpus = sum(one.gpu_seconds for one in used), sum(one.cpu_seconds for one in used)
         found.append(
-            StageCost(
-                name=name, gpu_seconds=round(gpus, 1), cpu_seconds=round(cpus, 1), amount=None if known is None else round(known, 4)
-            )
+            StageCost(name=name, gpu_seconds=round(gpus, 1), cpu_seconds=round(cpus, 1), amount=None if known is None else round(known, 4))
         )
     amounts = [stage.amount for stage in found]
     total = None if not table or None in amounts else round(sum(amount for amount in amounts if amount is not None), 4)
