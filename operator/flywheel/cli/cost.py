@@ -86,15 +86,12 @@ class Bill:
     def words(self) -> list[str]:
         """What the numbers mean, and what is missing from them."""
         total, lines = self.total, []
+        share = f"for each promoted generation ({self.promoted} of {len(self.laps)} laps)."
         unpriced = [lap.total.name for lap in self.laps if lap.total.amount is None]
         if len(self.laps) > 1 and self.promoted and total.amount is not None:
-            lines.append(
-                f"{total.amount / self.promoted:.2f} {self.currencies[0]} for each promoted generation ({self.promoted} of {len(self.laps)} laps)."
-            )
+            lines.append(f"{total.amount / self.promoted:.2f} {self.currencies[0]} {share}")
         elif len(self.laps) > 1 and self.promoted:
-            lines.append(
-                f"{total.gpu_hours / self.promoted:.2f} GPU hours for each promoted generation ({self.promoted} of {len(self.laps)} laps)."
-            )
+            lines.append(f"{total.gpu_hours / self.promoted:.2f} GPU hours {share}")
         if len(self.currencies) > 1:
             lines.append(f"The laps have different currencies ({', '.join(self.currencies)}) and are not added up.")
         if unpriced:

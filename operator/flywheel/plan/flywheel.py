@@ -14,9 +14,12 @@ from flywheel.api.flywheel import ChampionStatus, Flywheel, FlywheelStatus
 from flywheel.api.generation import Generation
 from flywheel.api.reasons import Reason
 from flywheel.api.rollout import TERMINAL_ROLLOUT_PHASES, ArmStatus, Rollout
+from flywheel.api.training_run import TrainingRun
 from flywheel.plan import arms
 from flywheel.plan.base import Action, Defaults, Emit, Manifest, Owner, Plan, earliest
+from flywheel.plan.collection import plan_collection
 from flywheel.plan.flywheel_laps import plan_laps
+from flywheel.plan.garbage import Mark
 from flywheel.plan.kube import DeploymentState
 from flywheel.plan.lineage import remembered
 from flywheel.plan.rollout_observed import Acknowledgement, RoutesState, holds_service
@@ -45,6 +48,8 @@ class FlywheelObserved:
     routes: RoutesState | None = None
     acknowledgements: tuple[Acknowledgement, ...] = ()
     conversations: float | None = None  # kept so far, as Prometheus has it
+    collections: Mapping[str, TrainingRun] = field(default_factory=dict)  # its runs that collect garbage, by name
+    mark: Mark | None = None  # what must stay in the store; taken only when collection.needs_mark() says so
 
 
 @dataclass
@@ -72,6 +77,11 @@ def plan_flywheel(observed: FlywheelObserved, now: dt.datetime) -> Plan:
     laps = plan_laps(observed.flywheel, draft.status, observed.generations, observed.conversations, now)
     draft.status, draft.wake = laps.status, laps.wake
     draft.actions += laps.actions
+    collecting = plan_collection(
+        observed.flywheel, draft.status, observed.generations, observed.rollouts, observed.collections, observed.mark, now
+    )
+    draft.status = collecting.status
+    draft.actions += collecting.actions
     _clear_away(draft)
     _report(draft)
     return Plan(draft.status.dump(), tuple(draft.actions), earliest((draft.wake, now + TICK)))
