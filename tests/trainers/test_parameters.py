@@ -10,7 +10,7 @@ from flywheel_trainers import methods, parameters
 from flywheel_trainers.errors import RunError
 from flywheel_trainers.methods import grpo, sft
 
-METHODS = ["Curate", "Reward", "RejectionSample", "SFT", "DPO", "KTO", "GRPO", "RLOO", "Evaluate", "Record"]
+METHODS = ["Curate", "Reward", "RejectionSample", "SFT", "DPO", "KTO", "GRPO", "RLOO", "Evaluate", "Record", "GarbageCollect"]
 
 
 def test_an_unknown_parameter_is_answered_with_the_nearest_known_names() -> None:

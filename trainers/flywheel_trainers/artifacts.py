@@ -20,6 +20,7 @@ from . import digests
 from .errors import RunError
 
 MANIFEST = "manifest.json"
+SHARED = ".shared"  # in an artifact that runs of several owners have made
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def publish(
     with storage_errors(store_uri):
         root = local_path(store_uri)
         if root is not None:
-            _commit_local(content, root / name, owner=str(created_by.get("uid", "")))
+            _commit_local(content, root / name, created_by)
         else:
             _commit_remote(content, artifact.uri)
     return artifact
@@ -59,7 +60,7 @@ def write_to(
     artifact = _seal(content, kind=kind, card=card, metrics=metrics, created_by=created_by)
     if target.exists():
         shutil.rmtree(target)
-    _commit_local(content, target.absolute(), owner="")
+    _commit_local(content, target.absolute(), {})
     return replace(artifact, uri=target.absolute().as_uri())
 
 
@@ -77,14 +78,18 @@ def _seal(content: Path, *, kind: str, card: str, metrics: Mapping[str, object],
     return Artifact(uri="", digest=digest, size_bytes=sum(int(str(f["sizeBytes"])) for f in files.values()), kind=kind)
 
 
-def _commit_local(content: Path, target: Path, *, owner: str) -> None:
+def _commit_local(content: Path, target: Path, created_by: Mapping[str, object]) -> None:
+    owner = str(created_by.get("uid", ""))
     target.parent.mkdir(parents=True, exist_ok=True)
     for stale in target.parent.glob(f".tmp-{owner}-*") if owner else ():
         shutil.rmtree(stale, ignore_errors=True)  # an earlier attempt of this run was killed while it wrote
     if target.exists():
-        if not _damaged(target):
+        if not _damaged(target) and _used_again(target, created_by):
             return
-        target.rename(target.with_name(f".damaged-{target.name}-{uuid.uuid4().hex}"))  # kept for whoever wants to know what happened to it
+        if target.exists():
+            target.rename(
+                target.with_name(f".damaged-{target.name}-{uuid.uuid4().hex}")
+            )  # kept for whoever wants to know what happened to it
     staging = target.parent / f".tmp-{owner}-{uuid.uuid4().hex}"
     try:
         shutil.copytree(content, staging, copy_function=shutil.copyfile)
@@ -92,6 +97,7 @@ def _commit_local(content: Path, target: Path, *, owner: str) -> None:
             # Trainers write 0600; the server that loads this runs as somebody else.
             path.chmod(0o755 if path.is_dir() else 0o644)
             sync(path)
+        os.utime(staging)  # how long it has been there counts from now, not from when the content was begun
         try:
             staging.rename(target)
         except OSError:
@@ -100,6 +106,28 @@ def _commit_local(content: Path, target: Path, *, owner: str) -> None:
         sync(target.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _used_again(artifact: Path, created_by: Mapping[str, object]) -> bool:
+    """Make an artifact that another run has made before as young as if this one had made it. False if it was collected meanwhile.
+
+    What runs of two owners have made is marked, so that the garbage collection of neither takes it from the other.
+    """
+    try:
+        made_by = json.loads((artifact / MANIFEST).read_bytes()).get("createdBy")
+        if owner_of(made_by) != owner_of(created_by):
+            (artifact / SHARED).touch()
+        os.utime(artifact)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def owner_of(created_by: object) -> tuple[str, str] | None:
+    """(namespace, Flywheel) of the run that made something; None for a run of nobody's, whose artifacts are never collected."""
+    if not isinstance(created_by, Mapping) or not created_by.get("namespace") or not created_by.get("flywheel"):
+        return None
+    return str(created_by["namespace"]), str(created_by["flywheel"])
 
 
 def _damaged(artifact: Path) -> bool:

@@ -4,8 +4,10 @@ A checkpoint counts once the marker is in it; the marker is written after everyt
 object store, after everything else has been uploaded).
 """
 
+import json
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +15,25 @@ from . import artifacts, distributed
 from .job import Job
 
 MARKER = "COMPLETE"
+OWNER = "owner.json"  # beside the checkpoints: the run they belong to
 
 
 class Checkpoints:
-    def __init__(self, uri: str | None, scratch: Path, every_steps: int, keep: int) -> None:
+    def __init__(self, uri: str | None, scratch: Path, every_steps: int, keep: int, run: Mapping[str, object] | None = None) -> None:
         local = artifacts.local_path(uri) if uri else None
         self.directory = local or scratch / "checkpoints"
         self.every_steps = every_steps
         self.keep = keep
         self.kept = uri is not None
         self._remote = uri if uri and local is None else None
+        self._run = dict(run or {})
 
     @classmethod
     def of(cls, job: Job) -> "Checkpoints":
         plan = job.config.checkpoint
         if plan is None:
             return cls(None, job.scratch, every_steps=10**9, keep=1)
-        return cls(plan.uri, job.scratch, plan.every_steps, plan.keep)
+        return cls(plan.uri, job.scratch, plan.every_steps, plan.keep, job.config.run)
 
     def newest(self) -> tuple[int, Path] | None:
         """Step and directory of the newest complete checkpoint, the same in every process of the run."""
@@ -54,6 +58,9 @@ class Checkpoints:
         """Seal the directory `name` (such as checkpoint-40): from now on it counts."""
         path = self.directory / name
         with artifacts.storage_errors(self._remote or str(self.directory)):
+            owner = self.directory / OWNER
+            if not owner.exists():  # garbage collection leaves alone what it does not know the owner of
+                owner.write_text(json.dumps(self._run))
             for file in path.rglob("*"):
                 artifacts.sync(file)
             (path / MARKER).touch()

@@ -6,10 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from flywheel.api.artifacts import MAX_RELEASED, Artifacts, Collection
 from flywheel.api.base import Digest, Finite, Image, Metadata, Name, ObjectName, PositiveDuration, Resource, Status, Time, Uri
 from flywheel.api.cel import mend, rule, rules
 from flywheel.api.common import NOT_BUILTIN, Serving, Storage
 from flywheel.api.generation import GenerationTemplate
+from flywheel.api.lineage import MAX_ENTRIES, LineageEntry
 from flywheel.api.rollout import ArmStatus, Assignment
 
 
@@ -82,7 +84,13 @@ class FlywheelSpec(Resource):
                 "storage can't move from {oldSelf.storage.uri} on claim {oldSelf.storage.claimName}: models in service and kept "
                 "conversations lie there; create another Flywheel",
                 at=".storage",
-            )
+            ),
+            rule(
+                "self.artifacts.retention.policy != 'Delete' || self.storage.uri.startsWith('file:///')",
+                "artifacts.retention.policy Delete works on a claim only, not on {self.storage.uri}, which others may share; set it to "
+                "None and give the bucket a lifecycle rule",
+                at=".artifacts.retention.policy",
+            ),
         )
     }
 
@@ -102,6 +110,7 @@ class FlywheelSpec(Resource):
             description="Most GPUs that this Flywheel's training runs hold at once; the others wait, oldest first.",
         ),
     ] = None
+    artifacts: Annotated[Artifacts, Field(description="What runs have made, and how long it stays.")] = Artifacts()
     history_limits: Annotated[HistoryLimits, Field(description="How many finished Generations stay.")] = HistoryLimits()
     deletion_policy: Annotated[Literal["Retain", "Delete"], Field(description="Retain: serving goes on when the Flywheel is deleted.")] = (
         "Retain"
@@ -126,6 +135,20 @@ class FlywheelStatus(Status):
     )
     champion: Annotated[ChampionStatus | None, Field(description="What serves users now.")] = None
     previous: Annotated[tuple[ChampionStatus, ...], Field(max_length=50, description="Earlier champions, newest first.")] = ()
+    lineage: Annotated[
+        tuple[LineageEntry, ...],
+        Field(
+            max_length=MAX_ENTRIES,
+            description="What is remembered of its generations, oldest first, also after their objects are gone. Above the bound, those "
+            "that no user has met go first.",
+            json_schema_extra={"x-kubernetes-list-type": "atomic"},
+        ),
+    ] = ()
+    collection: Annotated[Collection | None, Field(description="The last garbage collection of the store.")] = None
+    released: Annotated[
+        tuple[Name, ...],
+        Field(max_length=MAX_RELEASED, description="Laps whose artifacts may have been collected; nothing of them is used again."),
+    ] = ()
     arms: Annotated[tuple[ArmStatus, ...], Field(max_length=16, description="Every arm that has a Deployment.")] = ()
     active: Annotated[tuple[ObjectName, ...], Field(max_length=16, description="Laps that run now.")] = ()
     laps: Annotated[int, Field(ge=0, description="Laps this Flywheel has started.")] = 0

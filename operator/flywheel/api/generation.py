@@ -91,6 +91,12 @@ class Stage(Resource):
                 "before use",
                 at=".run.method",
             ),
+            rule(
+                "!has(self.run) || self.run.method != 'GarbageCollect'",
+                "stage '{self.name}' deletes from the store, which is no step of a lap; remove it and set the Flywheel's "
+                "artifacts.retention",
+                at=".run.method",
+            ),
         )
     }
 

@@ -11,7 +11,9 @@ from flywheel.api.cel import mend, rule, rules
 from flywheel.api.common import Artifact, DataRef, ModelRef, PodSettings, RewardRef, Storage
 from flywheel.api.inputs import alone_rules, template_rules
 
-Method = Literal["Curate", "Reward", "RejectionSample", "SFT", "DPO", "KTO", "GRPO", "RLOO", "Evaluate", "Record", "Custom"]
+Method = Literal[
+    "Curate", "Reward", "RejectionSample", "SFT", "DPO", "KTO", "GRPO", "RLOO", "Evaluate", "Record", "GarbageCollect", "Custom"
+]
 Backend = Literal["Job", "JobSet"]
 QueueName = Annotated[
     str,
@@ -23,7 +25,7 @@ QueueName = Annotated[
     ),
 ]
 Metrics = Annotated[dict[str, Finite], Field(max_length=256, description="Flat map of what the run measured.")]
-DATA_ONLY: tuple[Method, ...] = ("Curate", "Record")
+DATA_ONLY: tuple[Method, ...] = ("Curate", "Record", "GarbageCollect")
 
 
 class DatasetInput(Resource):

@@ -1,4 +1,7 @@
-"""Who descends from whom: the laps of a Flywheel and the champions it had, oldest first. Pure."""
+"""Who descends from whom: the laps of a Flywheel and the champions it had, oldest first. Pure.
+
+Laps that are there tell most of themselves; of the others the Flywheel's status remembers (status.lineage).
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,7 @@ class Entry:
     served_from: str
     served_until: str
     champion: bool
+    record: str = ""  # where generation.json and the model card lie
 
     def dump(self) -> dict[str, Any]:
         """For scripts: what is absent is left out."""
@@ -40,18 +44,34 @@ class Entry:
             "decisionTime": self.ended,
             "servedFrom": self.served_from,
             "servedUntil": self.served_until,
+            "record": self.record,
         }
         return {key: value for key, value in fields.items() if value} | {"champion": self.champion}
 
 
 def lineage(flywheel: Body, generations: Sequence[Body]) -> list[Entry]:
-    """Laps that are still kept, and champions whose lap is gone or never was."""
+    """Laps that are still kept, those that are remembered, and champions whose lap is gone or never was."""
     reigns = _reigns(flywheel)
     laps = [g for g in generations if text(g, "spec.flywheel") == name(flywheel)]
-    known = {name(lap) for lap in laps}
+    known = {(name(lap), text(lap, "status.startTime")) for lap in laps}
     entries = [_lap(lap, reigns.get(name(lap), [])) for lap in laps]
-    entries += [_without_lap(generation, spans) for generation, spans in reigns.items() if generation not in known]
+    memory = [e for e in items(flywheel, "status.lineage") if (text(e, "generation"), text(e, "startTime")) not in known]
+    told = {entry.generation for entry in entries}
+    entries += [_remembered(e) for e in memory if text(e, "startTime") or text(e, "generation") not in told]
+    told = {entry.generation for entry in entries}
+    entries += [_without_lap(generation, spans) for generation, spans in reigns.items() if generation not in told]
     return sorted(entries, key=lambda entry: (entry.started or entry.served_from or "~", entry.generation))
+
+
+def ancestry(entries: Sequence[Entry], generation: str) -> list[Entry]:
+    """A generation and what it descends from, the root first; empty if nothing is known of it."""
+    newest = {entry.generation: entry for entry in entries}
+    chain: list[Entry] = []
+    at = newest.get(generation)
+    while at is not None and at not in chain:
+        chain.append(at)
+        at = newest.get(at.parent)
+    return chain[::-1]
 
 
 @dataclass(frozen=True)
@@ -88,7 +108,19 @@ def _lap(lap: Body, reigns: Sequence[_Reign]) -> Entry:
         served_from=reigns[0].since if reigns else "",
         served_until=reigns[0].until if reigns else "",
         champion=bool(reigns) and not reigns[0].until,
+        record=text(lap, "status.recordArtifact.uri"),
     )
+
+
+def _remembered(entry: Body) -> Entry:
+    """A generation whose objects are gone, as the Flywheel's status has it."""
+    served, until = text(entry, "servedFrom"), text(entry, "servedUntil")
+    return Entry(
+        generation=text(entry, "generation"), parent=text(entry, "parent"), digest=text(entry, "digest"),
+        verdict=text(entry, "verdict") or "Served", reason=text(entry, "reason"), why="its objects are gone", stage="",
+        started=text(entry, "startTime") or served, ended=text(entry, "decisionTime"), served_from=served, served_until=until,
+        champion=bool(served) and not until, record=text(entry, "recordUri"),
+    )  # fmt: skip
 
 
 def _last_model(lap: Body) -> str:

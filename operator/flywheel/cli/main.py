@@ -19,15 +19,17 @@ from flywheel.cli import acts, render
 from flywheel.cli.advice import advice
 from flywheel.cli.cluster import Cluster, Where, as_json, ask, connected
 from flywheel.cli.completion import flywheel_names
+from flywheel.cli.cost import costs
 from flywheel.cli.doctor import Patient, examine
 from flywheel.cli.errors import REFUSED, Problem
 from flywheel.cli.explain import explain
 from flywheel.cli.kinds import BY_KIND
-from flywheel.cli.lineage import lineage
+from flywheel.cli.lineage import ancestry, lineage
 from flywheel.cli.lint_files import checked
 from flywheel.cli.live import watch as watch_tree
 from flywheel.cli.options import Context, Format, Kubeconfig, Namespace, Output, Ref
 from flywheel.cli.reading import Body, text
+from flywheel.cli.served import moment, served
 from flywheel.cli.status import page
 from flywheel.cli.tree import forest
 from flywheel.cli.words import short
@@ -231,22 +233,47 @@ def _act(ref: str, where: Where, decide: Callable[[Body], acts.Act]) -> None:
 @app.command("lineage")
 def lineage_command(
     flywheel: Annotated[str, typer.Argument(metavar="FLYWHEEL", help="Name of the Flywheel.", autocompletion=flywheel_names)],
+    at: Annotated[
+        str | None,
+        typer.Option("--at", metavar="TIME", help="What served users then: a day (2026-11-20, UTC) or a moment (2026-11-20T14:30:00Z)."),
+    ] = None,
+    of: Annotated[
+        str | None, typer.Option("--of", metavar="GENERATION", help="Only this generation and what it descends from, the root first.")
+    ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="The same as -o json.")] = False,
     output: Format = Output.TEXT,
     namespace: Namespace = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """The generations of a Flywheel, oldest first: parent, model, verdict and why, and when each served users."""
+    """The generations of a Flywheel, oldest first: parent, model, verdict and why, and when each served users.
+
+    Laps, Rollouts and champions that are gone are told from the Flywheel's own memory (status.lineage).
+    """
+    as_text = not json_output and output is not Output.JSON
+    if at is not None and of is not None:
+        raise Problem("--at and --of are two questions; ask one at a time.", 2)
+    span = moment(at) if at is not None else None
 
     async def work(cluster: Cluster) -> Any:
-        return lineage(await cluster.find(f"flywheel/{flywheel}"), await cluster.every(BY_KIND["Generation"]))
+        return await cluster.find(f"flywheel/{flywheel.removeprefix('flywheel/')}"), await cluster.every(BY_KIND["Generation"])
 
-    entries = ask(Where(kubeconfig, context, namespace), work)
-    if json_output or output is Output.JSON:
+    body, laps = ask(Where(kubeconfig, context, namespace), work)
+    if span is not None:
+        found = served(body, *span, now())
+        if not as_text:
+            typer.echo(as_json([one.dump() for one in found]))
+            return
+        rows = [(one.generation, one.role, one.share, short(one.digest) or "-", one.since, one.until or "now") for one in found]
+        render.table(rows, render.console(), header=("GENERATION", "ROLE", "USERS", "MODEL", "FROM (UTC)", "UNTIL (UTC)"))
+        return
+    entries = lineage(body, laps)
+    if of is not None and not (entries := ancestry(entries, of)):
+        raise Problem(f"Nothing is known of a generation {of} of this Flywheel; leave --of out to list those that are known.")
+    if not as_text:
         typer.echo(as_json([entry.dump() for entry in entries]))
         return
-    rows = [
+    lines = [
         (
             ("* " if entry.champion else "  ") + entry.generation,
             entry.parent or "-",
@@ -257,7 +284,25 @@ def lineage_command(
         )
         for entry in entries
     ]
-    render.table(rows, render.console(), header=("  GENERATION", "PARENT", "MODEL", "VERDICT", "WHEN (UTC)", "WHY"))
+    render.table(lines, render.console(), header=("  GENERATION", "PARENT", "MODEL", "VERDICT", "WHEN (UTC)", "WHY"))
+
+
+@app.command("cost")
+def cost_command(
+    ref: Ref, output: Format = Output.TEXT, namespace: Namespace = None, context: Context = None, kubeconfig: Kubeconfig = None
+) -> None:
+    """What a Flywheel's laps, or one Generation, have cost: GPU and CPU hours and money by lap and stage. Serving is not in it."""
+
+    async def work(cluster: Cluster) -> Any:
+        body = await cluster.find(ref)
+        return body, await cluster.every(BY_KIND["Generation"]) if text(body, "kind") == "Flywheel" else ()
+
+    bill = costs(*ask(Where(kubeconfig, context, namespace), work))
+    if output is Output.JSON:
+        typer.echo(as_json(bill.dump()))
+        return
+    render.table(bill.rows(), render.console(), header=("LAP / STAGE", "VERDICT", "GPU HOURS", "CPU HOURS", "COST"))
+    typer.echo("\n".join(bill.words()))
 
 
 @app.command("lint")

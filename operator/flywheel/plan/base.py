@@ -88,7 +88,7 @@ class Defaults:
     envoy_image: str = "localhost/flywheel/envoy:dev"
     operator_image: str = "localhost/flywheel/operator:dev"
     prometheus_address: str = "http://prometheus.flywheel-system:9090"
-    prices: PriceTable = PriceTable()
+    prices: PriceTable = field(default_factory=PriceTable)
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,14 @@ from flywheel.api.flywheel import ChampionStatus, Flywheel, FlywheelStatus
 from flywheel.api.generation import Generation
 from flywheel.api.reasons import Reason
 from flywheel.api.rollout import TERMINAL_ROLLOUT_PHASES, ArmStatus, Rollout
+from flywheel.api.training_run import TrainingRun
 from flywheel.plan import arms
 from flywheel.plan.base import Action, Defaults, Emit, Manifest, Owner, Plan, earliest
+from flywheel.plan.collection import plan_collection
 from flywheel.plan.flywheel_laps import plan_laps
+from flywheel.plan.garbage import Mark
 from flywheel.plan.kube import DeploymentState
+from flywheel.plan.lineage import remembered
 from flywheel.plan.rollout_observed import Acknowledgement, RoutesState, holds_service
 from flywheel.plan.rollout_verdict import why_not_ready
 from flywheel.plan.routes import acknowledged, write_routes
@@ -44,6 +48,8 @@ class FlywheelObserved:
     routes: RoutesState | None = None
     acknowledgements: tuple[Acknowledgement, ...] = ()
     conversations: float | None = None  # kept so far, as Prometheus has it
+    collections: Mapping[str, TrainingRun] = field(default_factory=dict)  # its runs that collect garbage, by name
+    mark: Mark | None = None  # what must stay in the store; taken only when collection.needs_mark() says so
 
 
 @dataclass
@@ -66,10 +72,16 @@ def plan_flywheel(observed: FlywheelObserved, now: dt.datetime) -> Plan:
     """The next status of a Flywheel, what follows from it, and when to look again."""
     draft = Draft(observed, now, observed.flywheel.status)
     _know_champion(draft)
+    draft.set(lineage=remembered(draft.status, observed.generations, observed.rollouts))
     _serve(draft)
     laps = plan_laps(observed.flywheel, draft.status, observed.generations, observed.conversations, now)
     draft.status, draft.wake = laps.status, laps.wake
     draft.actions += laps.actions
+    collecting = plan_collection(
+        observed.flywheel, draft.status, observed.generations, observed.rollouts, observed.collections, observed.mark, now
+    )
+    draft.status = collecting.status
+    draft.actions += collecting.actions
     _clear_away(draft)
     _report(draft)
     return Plan(draft.status.dump(), tuple(draft.actions), earliest((draft.wake, now + TICK)))

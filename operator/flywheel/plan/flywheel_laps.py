@@ -15,7 +15,9 @@ from flywheel.api.generation import TERMINAL_GENERATION_PHASES, Generation, Gene
 from flywheel.api.reasons import Reason
 from flywheel.plan.base import LABEL, MANAGED_BY, Action, Create, Delete, Emit, Manifest, Owner
 from flywheel.plan.quarantine import rejected
+from flywheel.plan.recording import unrecorded
 
+RECORD_PATIENCE = dt.timedelta(hours=1)  # how long a finished lap may outstay its limit until its record is in the store
 MADE = "LapCreated"  # False from the decision to start a lap until it has been seen: then it is made again; later it was deleted by hand
 
 
@@ -51,7 +53,8 @@ def plan_laps(
     if not flywheel.spec.suspend and not status.active and _due(flywheel, status, next_time, conversations, now):
         status, started = _start(flywheel, status, present, conversations, now)
         actions += started
-    actions += _retire(flywheel, generations)
+    waiting = {g.metadata.name for g in generations if unrecorded(g, now, RECORD_PATIENCE)}
+    actions += [delete for delete in _retire(flywheel, generations) if delete.name not in waiting]
     overdue = next_time is not None and next_time <= now  # a lap runs or the loop is suspended: their end wakes, not the clock
     return Laps(status, tuple(actions), None if overdue else next_time)
 
@@ -133,7 +136,7 @@ def lap_manifest(flywheel: Flywheel, name: str) -> Manifest:
     return {"apiVersion": API_VERSION, "kind": "Generation", "metadata": metadata, "spec": spec}
 
 
-def _retire(flywheel: Flywheel, generations: Sequence[Generation]) -> list[Action]:
+def _retire(flywheel: Flywheel, generations: Sequence[Generation]) -> list[Delete]:
     """Delete finished laps above the history limits, oldest first. What serves belongs to the Flywheel and stays.
 
     So does the only one that remembers whom users rejected: the next lap must learn of it before it goes.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from flywheel.plan.base import LABEL, Manifest
 from flywheel.runtime.keys import KINDS, Key, Topic
@@ -74,6 +74,10 @@ class Cache:
         """All objects of some kinds."""
         wanted = set(kinds)
         return [key for key in self._objects if key.kind in wanted]
+
+    def everything(self) -> Iterator[Manifest]:
+        """All objects."""
+        return iter(list(self._objects.values()))
 
     def subscribe(self, key: Key, topic: Topic) -> None:
         """Wake `key` when anything of the topic changes."""
@@ -158,6 +162,10 @@ class View:
     def of_service(self, kind: str, service: str) -> list[Manifest]:
         """Generations or Rollouts of one model service, whoever made them."""
         return self._find("service", kind, service)
+
+    def everything(self) -> Iterator[Manifest]:
+        """All objects of all namespaces, without being woken when they change: for what is decided once by what stands now."""
+        return self._cache.everything()
 
     def _find(self, what: str, kind: str, value: str) -> list[Manifest]:
         topic = Topic(what, kind, self.namespace, value)

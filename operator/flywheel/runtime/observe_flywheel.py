@@ -7,8 +7,11 @@ import datetime as dt
 from flywheel.api.flywheel import Flywheel
 from flywheel.api.generation import Generation
 from flywheel.api.rollout import Rollout
+from flywheel.api.training_run import TrainingRun
 from flywheel.plan.base import Manifest
+from flywheel.plan.collection import needs_mark
 from flywheel.plan.flywheel import FlywheelObserved
+from flywheel.plan.garbage import COLLECTION, mark
 from flywheel.runtime.cache import View
 from flywheel.runtime.observe import World, acknowledgements, observe_service
 
@@ -28,6 +31,13 @@ async def observe_flywheel(view: View, body: Manifest, world: World, now: dt.dat
     routed = {arm.arm for arm in before.routes.routes.arms} if before.routes else set()
     acks = await acknowledgements(world, before, name) if before.anchors.keys() - routed else ()  # only if an arm may have to go
     service = observe_service(view, name)
+    runs = {
+        b["metadata"]["name"]: world.parser.parse(TrainingRun, b)
+        for b in view.labelled("TrainingRun", "flywheel", name)
+        if _ours(flywheel, b)
+    }
+    # By all objects of all namespaces that the caches have: a store may be shared. Nobody is woken by them: a mark is taken once.
+    marked = mark(flywheel, flywheel.status.released, view.everything()) if needs_mark(flywheel.status, runs) else None
     return FlywheelObserved(
         flywheel=flywheel,
         defaults=world.defaults,
@@ -38,4 +48,12 @@ async def observe_flywheel(view: View, body: Manifest, world: World, now: dt.dat
         routes=service.routes,
         acknowledgements=acks,
         conversations=conversations,
+        collections=runs,
+        mark=marked,
     )
+
+
+def _ours(flywheel: Flywheel, body: Manifest) -> bool:
+    """A run that collects garbage for this Flywheel."""
+    owners = {owner["uid"] for owner in body["metadata"].get("ownerReferences") or ()}
+    return COLLECTION in body["metadata"]["labels"] and flywheel.metadata.uid in owners

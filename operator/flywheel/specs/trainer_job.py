@@ -55,6 +55,8 @@ def run_config(run: TrainingRun, inputs: Inputs, attempt: int) -> Manifest:
     lineage = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:8]
     checkpoint = {"uri": f"{root}/checkpoints/{run.metadata.uid}/{lineage}", **spec.checkpoint.dump()}
     identity = {"namespace": run.metadata.namespace, "name": run.metadata.name, "uid": run.metadata.uid, "attempt": attempt}
+    if flywheel := run.metadata.labels.get(LABEL + "flywheel"):
+        identity["flywheel"] = flywheel  # whose garbage it may become; not part of what a checkpoint depends on
     return {**config, "run": identity, "checkpoint": checkpoint}
 
 

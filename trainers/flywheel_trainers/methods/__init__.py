@@ -18,8 +18,9 @@ _MODULES = {
     "RLOO": "rloo",
     "Evaluate": "evaluate",
     "Record": "record",
+    "GarbageCollect": "garbage_collect",
 }
-WITHOUT_TORCH = frozenset({f"{__name__}.curate", f"{__name__}.record"})
+WITHOUT_TORCH = frozenset({f"{__name__}.curate", f"{__name__}.record", f"{__name__}.garbage_collect"})
 
 
 def module_of(method: str) -> str:
