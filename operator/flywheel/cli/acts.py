@@ -85,9 +85,7 @@ def retry(body: Body, now: dt.datetime) -> Act:
     """A new value of the annotation modelflywheel.dev/retry, on something that has ended badly."""
     _on_its_own(body, "retry")
     if text(body, "kind") == "Flywheel":
-        raise Problem(
-            f"{title(body)} does not end, so that it can't be retried; retry its Generation, TrainingRun, RewardModel or Rollout."
-        )
+        return _begin_anew(body, now)
     if phase(body) in SUCCESS:
         raise Problem(f"{title(body)} has ended well ({phase(body)}): a retry would change nothing; create another one.")
     if not _has_ended(body):
@@ -96,6 +94,17 @@ def retry(body: Body, now: dt.datetime) -> Act:
         raise Problem(f"{title(body)} has spec.abort: true and would be aborted again; set it to false first.")
     paused = f" It is paused: `kubectl flywheel resume {_ref(body)}` lets it start." if dig(body, "spec.suspend") is True else ""
     return Act(f"{title(body)} is tried again.{paused}", {"metadata": {"annotations": {RETRY: format_time(now)}}})
+
+
+def _begin_anew(body: Body, now: dt.datetime) -> Act:
+    """A Flywheel does not end; what it can be asked is to forget the laps that ended badly."""
+    failures = dig(body, "status.consecutiveFailures")
+    if not failures:
+        raise Problem(
+            f"{title(body)} does not end, and no lap of it ended badly last; retry its Generation, TrainingRun, RewardModel or Rollout."
+        )
+    told = f"{title(body)} forgets {failures} laps that ended badly: the next one starts when its trigger says so."
+    return Act(told, {"metadata": {"annotations": {RETRY: format_time(now)}}})
 
 
 def _ref(body: Body) -> str:

@@ -17,6 +17,7 @@ from flywheel.api.rollout import TERMINAL_ROLLOUT_PHASES, ArmStatus, Rollout
 from flywheel.plan import arms
 from flywheel.plan.base import Action, Defaults, Emit, Manifest, Owner, Plan, earliest
 from flywheel.plan.flywheel_laps import plan_laps
+from flywheel.plan.flywheel_names import first_generation, is_first
 from flywheel.plan.kube import DeploymentState
 from flywheel.plan.rollout_observed import Acknowledgement, RoutesState, holds_service
 from flywheel.plan.rollout_verdict import why_not_ready
@@ -112,18 +113,14 @@ def _know_champion(draft: Draft) -> None:
 
 
 def _first(draft: Draft) -> ChampionStatus:
-    name, base = _first_generation(draft), draft.observed.flywheel.spec.base
+    name, base = first_generation(draft.observed.flywheel), draft.observed.flywheel.spec.base
     return ChampionStatus(generation=name, uri=base.uri, digest=base.digest, arm=arm_name(name, base.digest), since=draft.now)
-
-
-def _first_generation(draft: Draft) -> str:
-    return f"{_name(draft)[:32]}-initial"
 
 
 def _never_served(draft: Draft) -> bool:
     """Whether the first champion has not met a user yet. The phase remembers it if somebody deletes the routes later."""
     observed, champion = draft.observed, draft.status.champion
-    if champion is None or champion.generation != _first_generation(draft):
+    if champion is None or not is_first(observed.flywheel, champion.generation):
         return False
     waits = observed.routes is None and observed.flywheel.status.phase == "Starting"
     return waits and not arms.ready_replicas(observed.deployments, champion.arm)
