@@ -22,6 +22,15 @@ class InitialModel(Resource):
     digest: Annotated[Digest, Field(description="Content digest of the model.")]
 
 
+class Adoption(Resource):
+    """A vLLM Deployment that somebody runs already, as the arm of the first champion."""
+
+    deployment: Annotated[
+        ObjectName, Field(description="A Deployment of this namespace. It is read, and never changed, scaled or deleted.")
+    ]
+    port: Annotated[int, Field(ge=1, le=65535, description="Port on which its pods answer the OpenAI API.")] = 8000
+
+
 class Router(Resource):
     """The Envoy router in front of the arms."""
 
@@ -115,6 +124,13 @@ class FlywheelSpec(Resource):
     }
 
     base: Annotated[InitialModel, Field(description="Checkpoint that each lap starts from, and the first champion.")]
+    adopt: Annotated[
+        Adoption | None,
+        Field(
+            description="A Deployment that serves `base` already: it becomes the first champion as it runs, without a restart. Without "
+            "effect once there is a champion."
+        ),
+    ] = None
     serving: Annotated[Serving, Field(description="How models are served.")] = Serving()
     storage: Annotated[Storage, Field(description="Where artifacts, logs and conversations live.")] = Storage()
     router: Annotated[Router, Field(description="The Envoy router in front of the arms.")] = Router()
@@ -154,6 +170,7 @@ class ChampionStatus(Resource):
     digest: Annotated[str, Field(max_length=71, description="Its content digest.")]
     arm: Annotated[ObjectName, Field(description="Its Deployment and Service.")]
     since: Annotated[Time, Field(description="Since when.")]
+    adopted: Annotated[Adoption | None, Field(description="Whose pods they are, if the operator did not make them.")] = None
 
 
 class CountedLaps(Resource):

@@ -18,6 +18,7 @@ class Reason(StrEnum):
     ENROLLING = "Enrolling"
     WATCHING = "Watching"
     QUEUED = "Queued"
+    RELEASED = "Released"
     LAP_RUNNING = "LapRunning"
     BACKING_OFF = "BackingOff"
     # inputs and specs

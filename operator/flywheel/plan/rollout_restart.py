@@ -44,7 +44,7 @@ def gives_way(draft: Draft) -> bool:
 
 
 def forsaken(draft: Draft) -> bool:
-    """Whether the Flywheel whose users are asked is gone. What serves is not the Rollout's then, and it makes nothing that may outlive it."""
+    """Whether the Flywheel whose users are asked is gone. The service is not the Rollout's: it makes nothing that would outlive it."""
     return bool(draft.observed.rollout.spec.flywheel) and draft.observed.flywheel is None
 
 

@@ -42,8 +42,9 @@ def plan_routes(observed: RoutesObserved, now: dt.datetime) -> Plan:
         return Plan({}, requeue_at=now + AGAIN)  # whoever can answer does: a dead arm is no home
     wanted = Routes(revision=1, stable=stable, header=state.routes.header)
     told = (
-        f"nobody is left to judge {candidate.generation}: there is neither a Flywheel {observed.service} nor a Rollout of that name; all users are sent to "
-        f"{stable.generation}. Arm {candidate.arm} is not needed any more: delete ControllerRevision {candidate.arm}, or make the Flywheel again"
+        f"nobody is left to judge {candidate.generation}: there is neither a Flywheel {observed.service} nor a Rollout of that name; "
+        f"all users are sent to {stable.generation}. Arm {candidate.arm} serves nobody: delete ControllerRevision {candidate.arm}, "
+        "or make the Flywheel again"
     )
     actions: list[Action] = [
         *write_routes(state, wanted, service=observed.service, namespace=observed.namespace, owners=[], now=now),
