@@ -67,6 +67,16 @@ class TrafficRouter(Protocol):
         """Ask each router pod (name -> IP) which revision Envoy has taken. A silent pod is an unaccepted one."""
 
 
+class AdoptedServers(Protocol):
+    """Deployments that somebody else runs and that a Flywheel sends users to. They carry no label of ours, so no watch tells of them."""
+
+    async def read(self, namespace: str, deployment: str, service: str) -> tuple[Manifest | None, Manifest | None]:
+        """The Deployment and our Service before it, None for what is missing. Raises ClusterError."""
+
+    async def models(self, address: str) -> tuple[tuple[str, ...] | None, str]:
+        """The names a server answers to (none if it does not say), or None and why it does not answer."""
+
+
 class TrainerProgress(Protocol):
     """What a running trainer says of itself."""
 

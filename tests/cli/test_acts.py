@@ -127,6 +127,14 @@ def test_a_retry_may_be_of_one_stage_and_a_later_one_of_the_lap_takes_that_back(
     assert whole.patch["metadata"]["annotations"]["modelflywheel.dev/retry-stage"] is None
 
 
+def test_a_flywheel_that_is_retried_forgets_its_failures() -> None:
+    body = recorded("Flywheel", "companion")
+    body["status"]["consecutiveFailures"] = 4
+    act = retry(body)
+    assert act.patch == {"metadata": {"annotations": {"modelflywheel.dev/retry": "2026-11-24T23:25:00.000000Z"}}}
+    assert "forgets 4 laps that ended badly" in act.said
+
+
 NONSENSE: dict[str, tuple[Callable[[Object], acts.Act], Object, str]] = {
     "pausing a lap that has ended": (acts.pause, recorded("Generation", "companion-2"), "has ended (Rejected): there is nothing to pause"),
     "pausing a decided rollout": (
@@ -146,7 +154,7 @@ NONSENSE: dict[str, tuple[Callable[[Object], acts.Act], Object, str]] = {
     "aborting a lap without one": (acts.abort, running_lap(), "pause it: `kubectl flywheel pause generation/companion-2`"),
     "retrying a success": (retry, recorded("Generation", "companion-1"), "has ended well (Promoted)"),
     "retrying what runs": (retry, running_lap(), "is Training and goes on by itself"),
-    "retrying a flywheel": (retry, recorded("Flywheel", "companion"), "does not end"),
+    "retrying a flywheel": (retry, recorded("Flywheel", "companion"), "does not end, and no lap of it ended badly last"),
     "retrying what would be aborted again": (retry, alone(recorded("Rollout", "companion-3"), abort=True), "set it to false first"),
     "retrying a run below its lap": (retry, run("Failed"), "retry generation/companion-2"),
     "retrying what would be promoted at once": (

@@ -240,3 +240,24 @@ def test_no_absent_or_unknown_field_is_too_much_for_an_explanation(body: Object)
     variants += [body | {"status": body["status"] | {field: "other"}} for field in body["status"]]
     for variant in variants:
         assert explain(variant, everything(), advice(), NOW)[0].startswith(body["kind"])
+
+
+def test_a_flywheel_that_backs_off_says_why_until_when_and_how_to_begin_anew() -> None:
+    body = recorded("Flywheel", "companion")
+    body["spec"]["trigger"] = {"newConversations": 400}
+    body["status"] |= {"consecutiveFailures": 4, "backoffUntil": LATER, "nextLapTime": LATER, "active": []}
+    message = "4 laps in a row ended badly (spec.backoff.after is 3): none starts by itself before 2026-11-24 23:26:00 UTC"
+    body["status"]["conditions"].append(condition("NextLap", "False", "BackingOff", message))
+    explanation = told(body)
+    assert f"BackingOff: {message}" in explanation
+    assert "in 60 s (2026-11-24 23:26:00 UTC): a lap may start again: 4 in a row had ended badly" in explanation
+    assert "`kubectl flywheel retry flywheel/NAME`" in explanation
+
+
+def test_a_run_that_waits_for_gpus_says_who_has_them() -> None:
+    waiting = run("Pending")
+    message = "needs 8 GPUs, 4 of the operator's 16 are free; demo/x (12) holds the others"
+    waiting["status"]["conditions"] = [condition("Progressing", "False", "WaitingForGPUs", message)]
+    explanation = told(waiting)
+    assert f"WaitingForGPUs: {message}" in explanation
+    assert "begins by itself when enough GPUs are free" in explanation

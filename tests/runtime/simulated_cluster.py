@@ -56,6 +56,7 @@ class SimulatedCluster:
         self.errors: ErrorShare | None = None
         self.router_listens = True
         self.gpu_budget: int | None = None
+        self.listens: dict[int, tuple[str, ...]] = {}  # the models that servers of other people answer to, by port
 
     def now(self) -> dt.datetime:
         """The Clock port."""
@@ -103,6 +104,16 @@ class SimulatedCluster:
         taken = self.router_listens and self.now() - self.state.changed[Ref("ConfigMap", "demo-routes")] >= ACCEPTS
         return tuple(Acknowledgement(pod, revision if taken else revision - 1, True) for pod in pods)
 
+    async def read(self, namespace: str, deployment: str, service: str) -> tuple[Body | None, Body | None]:
+        """AdoptedServers."""
+        return self.state.objects.get(Ref("Deployment", deployment)), self.state.objects.get(Ref("Service", service))
+
+    async def models(self, address: str) -> tuple[tuple[str, ...] | None, str]:
+        """AdoptedServers: whatever listens on the port that a Service forwards to."""
+        arm = address.removeprefix("http://").partition(".")[0]
+        port = self.state.objects[Ref("Service", arm)]["spec"]["ports"][0]["targetPort"]
+        return (self.listens[port], "") if port in self.listens else (None, f"{address}: connection refused")
+
     async def progress(self, pod_ip: str) -> Mapping[str, Any]:
         """TrainerProgress."""
         return {"phase": "train", "step": 5, "totalSteps": 10, "percent": 50.0, "etaSeconds": 1.0, "metrics": {}}
@@ -138,7 +149,7 @@ class Operator:
 
     def __init__(self, cluster: SimulatedCluster, plans: Callable[[World], dict[str, PlanOne]]) -> None:
         self._cluster = cluster
-        world = World(Defaults(), lambda address: cluster, cluster, cluster, gpus=GpuQueue(cluster.gpu_budget))
+        world = World(Defaults(), lambda address: cluster, cluster, cluster, gpus=GpuQueue(cluster.gpu_budget), adopted=cluster)
         self.cache = Cache(lambda key: self.loop.wake(key))
         self.cache.listeners.append(world.gpus.seen)
         world.gpus.wakes(lambda key: self.loop.wake(key))
@@ -259,7 +270,9 @@ class Controllers:
         self._api.create({"apiVersion": VERSIONS["Pod"], "kind": "Pod", "metadata": metadata, "status": {"phase": "Pending"}})
 
     def _pod_status(self, pod: Body, phase: str, told: Body) -> None:
-        main = {"trainer": "trainer", "vllm": "vllm", "router": "agent"}.get(pod["metadata"]["labels"][LABEL + "component"], "collector")
+        main = {"trainer": "trainer", "vllm": "vllm", "router": "agent"}.get(
+            pod["metadata"]["labels"].get(LABEL + "component", ""), "collector"
+        )
         container = {"name": main, "restartCount": 0, "state": told}
         ready = {"type": "Ready", "status": str(phase == "Running")}
         self._api.put({**pod, "status": {"phase": phase, "podIP": "10.0.0.1", "containerStatuses": [container], "conditions": [ready]}})

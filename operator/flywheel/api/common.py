@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from flywheel.api.base import DURATION, SCHEMALESS, Digest, Image, Name, ObjectName, PositiveDuration, Resource, Uri
-from flywheel.api.cel import Rule, quote, rule, rules
+from flywheel.api.cel import Rule, mend, quote, rule, rules
 
 
 def union_rules(*cases: tuple[str, str], also: tuple[Rule, ...] = ()) -> dict[str, Any]:
@@ -213,6 +213,17 @@ UNTRUSTED_ARGUMENT = "trust[-_]remote[-_]code|^--tr(u|us|ust|ust[-_]|ust[-_]r|us
 IS_RESERVED, IS_UNTRUSTED = (f"a.matches({quote(pattern)})" for pattern in (RESERVED_ARGUMENT, UNTRUSTED_ARGUMENT))
 
 
+ModelName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=128,
+        pattern=r"^[A-Za-z0-9]([-A-Za-z0-9._/:]*[A-Za-z0-9])?$",
+        json_schema_extra=mend("is not the name of a model; write such as companion or org/model-8B, letters or digits at both ends"),
+    ),
+]
+
+
 class Serving(PodSettings):
     """How an arm is served by vLLM."""
 
@@ -252,7 +263,9 @@ class Serving(PodSettings):
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
         ),
     ] = ()
-    model_name: Annotated[Name | None, Field(description="Name both arms answer to in the OpenAI API. Default: the service's name.")] = None
+    model_name: Annotated[
+        ModelName | None, Field(description="Name both arms answer to in the OpenAI API. Default: the service's name.")
+    ] = None
     ready_timeout: Annotated[PositiveDuration, Field(description="How long an arm may take to answer its first completion.")] = "30m"
     drain: Annotated[
         PositiveDuration,

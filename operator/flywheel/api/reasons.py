@@ -18,6 +18,9 @@ class Reason(StrEnum):
     ENROLLING = "Enrolling"
     WATCHING = "Watching"
     QUEUED = "Queued"
+    RELEASED = "Released"
+    LAP_RUNNING = "LapRunning"
+    BACKING_OFF = "BackingOff"
     # inputs and specs
     INVALID_SPEC = "InvalidSpec"
     REFERENCE_NOT_FOUND = "ReferenceNotFound"

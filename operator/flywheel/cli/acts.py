@@ -84,9 +84,7 @@ def retry(body: Body, now: dt.datetime, stage: str | None = None) -> Act:
     """A new value of the annotation modelflywheel.dev/retry, on something that has ended badly; of a lap perhaps for one stage alone."""
     _on_its_own(body, "retry")
     if text(body, "kind") == "Flywheel":
-        raise Problem(
-            f"{title(body)} does not end, so that it can't be retried; retry its Generation, TrainingRun, RewardModel or Rollout."
-        )
+        return _begin_anew(body, now)
     if phase(body) in SUCCESS:
         raise Problem(f"{title(body)} has ended well ({phase(body)}): a retry would change nothing; create another one.")
     if not _has_ended(body):
@@ -176,6 +174,17 @@ def promote(body: Body, by: str, reason: str) -> Act:
     wish = {"digest": text(body, "spec.candidate.digest"), "by": by, "reason": reason}
     told = f"{title(body)} is promoted by {by}: all users get {candidate} as soon as a pod of it is ready, unless it breaks a hard limit."
     return Act(told, {"spec": {"promote": wish}})
+
+
+def _begin_anew(body: Body, now: dt.datetime) -> Act:
+    """A Flywheel does not end; what it can be asked is to forget the laps that ended badly."""
+    failures = dig(body, "status.consecutiveFailures")
+    if not failures:
+        raise Problem(
+            f"{title(body)} does not end, and no lap of it ended badly last; retry its Generation, TrainingRun, RewardModel or Rollout."
+        )
+    told = f"{title(body)} forgets {failures} laps that ended badly: the next one starts when its trigger says so."
+    return Act(told, {"metadata": {"annotations": {RETRY: format_time(now)}}})
 
 
 def _ref(body: Body) -> str:

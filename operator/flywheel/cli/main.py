@@ -169,7 +169,8 @@ def retry(
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Try again what has ended badly (annotation modelflywheel.dev/retry); what had passed is not run again."""
+    """Try again what has ended badly (annotation modelflywheel.dev/retry); what had passed is not run again. A Flywheel forgets its bad
+    laps, and backs off no more."""
     _act(ref, Where(kubeconfig, context, namespace), lambda body: acts.retry(body, now(), stage))
 
 

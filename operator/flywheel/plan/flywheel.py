@@ -8,17 +8,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from flywheel.api.base import set_condition
+from flywheel.api.base import Condition, get_condition, set_condition
 from flywheel.api.common import Artifact
-from flywheel.api.flywheel import ChampionStatus, Flywheel, FlywheelStatus
+from flywheel.api.flywheel import Adoption, ChampionStatus, Flywheel, FlywheelStatus
 from flywheel.api.generation import Generation
 from flywheel.api.reasons import Reason
 from flywheel.api.rollout import TERMINAL_ROLLOUT_PHASES, ArmStatus, Rollout
 from flywheel.api.training_run import TrainingRun
-from flywheel.plan import arms
+from flywheel.plan import adoption, arms
 from flywheel.plan.base import Action, Defaults, Emit, Manifest, Owner, Plan, earliest
 from flywheel.plan.collection import plan_collection
 from flywheel.plan.flywheel_laps import plan_laps
+from flywheel.plan.flywheel_names import first_generation, is_first
 from flywheel.plan.garbage import Mark
 from flywheel.plan.kube import DeploymentState
 from flywheel.plan.lineage import remembered
@@ -33,6 +34,7 @@ from flywheel.specs.vllm import arm_name
 TICK = dt.timedelta(seconds=10)
 SOON = dt.timedelta(seconds=2)  # while router replicas have yet to confirm
 MAX_PREVIOUS = 50
+ADOPTED = "Adopted"
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class FlywheelObserved:
     conversations: float | None = None  # kept so far, as Prometheus has it
     collections: Mapping[str, TrainingRun] = field(default_factory=dict)  # its runs that collect garbage, by name
     mark: Mark | None = None  # what must stay in the store; taken only when collection.needs_mark() says so
+    adopted: adoption.AdoptedState | None = None  # what adoption.asked_for names
 
 
 @dataclass
@@ -62,6 +65,7 @@ class Draft:
     actions: list[Action] = field(default_factory=list)
     wake: dt.datetime | None = None
     invalid: str | None = None  # what in the spec keeps the champion from being served
+    hindered: tuple[Reason, str] | None = None  # what keeps users from an adopted champion
 
     def set(self, **changes: Any) -> None:
         """Change fields of the status."""
@@ -75,7 +79,7 @@ def plan_flywheel(observed: FlywheelObserved, now: dt.datetime) -> Plan:
     draft.set(lineage=remembered(draft.status, observed.generations, observed.rollouts))
     _serve(draft)
     laps = plan_laps(observed.flywheel, draft.status, observed.generations, observed.conversations, now)
-    draft.status, draft.wake = laps.status, laps.wake
+    draft.status, draft.wake = laps.status, earliest((draft.wake, laps.wake))
     draft.actions += laps.actions
     collecting = plan_collection(
         observed.flywheel, draft.status, observed.generations, observed.rollouts, observed.collections, observed.mark, now
@@ -101,17 +105,19 @@ def _owners(draft: Draft) -> list[Manifest]:
 
 def _know_champion(draft: Draft) -> None:
     """The base at first, and as it was mended until it serves; then the winner of every Rollout whose cut-over the router has confirmed."""
-    champion, base = draft.status.champion, draft.observed.flywheel.spec.base
+    champion = draft.status.champion
     if champion is None and (champion := _found(draft)) is not None:
         draft.set(champion=champion)
         draft.actions.append(Emit("Normal", "Champion", f"{champion.generation} serves already, and stays champion"))
     elif champion is None:
         champion = _first(draft)
         draft.set(champion=champion)
-    elif (champion.uri, champion.digest) != (base.uri, base.digest) and _never_served(draft) and not _busy(draft):
+    elif _other_base(draft, champion) and _never_served(draft) and not _busy(draft):
         champion = _first(draft)
         draft.set(champion=champion)
-        draft.actions.append(Emit("Normal", "Champion", f"spec.base was changed before anybody was served: {champion.arm} is champion"))
+        draft.actions.append(
+            Emit("Normal", "Champion", f"spec.base or spec.adopt was changed before anybody was served: {champion.arm} is champion")
+        )
     for rollout in sorted(_winners(draft), key=lambda r: r.status.cutover_time or draft.now):
         cutover, winner = rollout.status.cutover_time, rollout.spec.candidate
         if cutover is None or cutover <= champion.since or winner.digest == champion.digest:
@@ -124,21 +130,26 @@ def _know_champion(draft: Draft) -> None:
 
 
 def _first(draft: Draft) -> ChampionStatus:
-    name, base = _first_generation(draft), draft.observed.flywheel.spec.base
-    return ChampionStatus(generation=name, uri=base.uri, digest=base.digest, arm=arm_name(name, base.digest), since=draft.now)
+    flywheel, name = draft.observed.flywheel, first_generation(draft.observed.flywheel)
+    base, adopted = flywheel.spec.base, flywheel.spec.adopt
+    arm = arm_name(name, base.digest) if adopted is None else adoption.adopted_arm(flywheel, base.digest)
+    return ChampionStatus(generation=name, uri=base.uri, digest=base.digest, arm=arm, since=draft.now, adopted=adopted)
 
 
-def _first_generation(draft: Draft) -> str:
-    return f"{_name(draft)[:32]}-initial"
+def _other_base(draft: Draft, champion: ChampionStatus) -> bool:
+    """Whether the spec asks for another first champion."""
+    spec = draft.observed.flywheel.spec
+    return (champion.uri, champion.digest, champion.adopted) != (spec.base.uri, spec.base.digest, spec.adopt)
 
 
 def _never_served(draft: Draft) -> bool:
     """Whether the first champion has not met a user yet. The phase remembers it if somebody deletes the routes later."""
     observed, champion = draft.observed, draft.status.champion
-    if champion is None or champion.generation != _first_generation(draft):
+    if champion is None or not is_first(observed.flywheel, champion.generation):
         return False
     waits = observed.routes is None and observed.flywheel.status.phase == "Starting"
-    return waits and not arms.ready_replicas(observed.deployments, champion.arm)
+    # An adopted Deployment is ready from the beginning, and nobody is sent to it before it was found fit.
+    return waits and (champion.adopted is not None or not arms.ready_replicas(observed.deployments, champion.arm))
 
 
 def _found(draft: Draft) -> ChampionStatus | None:
@@ -150,8 +161,11 @@ def _found(draft: Draft) -> ChampionStatus | None:
         return None
     if any(owner["uid"] != uid for owner in frozen["metadata"].get("ownerReferences") or ()):
         return None  # it goes with the Flywheel it belonged to
-    model = frozen["data"]["model"]
-    return ChampionStatus(generation=frozen["data"]["generation"], uri=model["uri"], digest=model["digest"], arm=arm, since=draft.now)
+    data, model = frozen["data"], frozen["data"]["model"]
+    adopted = Adoption.model_validate(data["adopted"]) if data.get("adopted") else None
+    return ChampionStatus(
+        generation=data["generation"], uri=model["uri"], digest=model["digest"], arm=arm, since=draft.now, adopted=adopted
+    )
 
 
 def _winners(draft: Draft) -> list[Rollout]:
@@ -177,14 +191,16 @@ def _serve(draft: Draft) -> None:
         owners=_owners(draft),
         defaults=observed.defaults,
     )
+    if champion.adopted is not None:
+        _adopt(draft, champion, champion.adopted)
     alone = not _busy(draft) or _never_served(draft)  # else a Rollout gives the champion's arm its role
     if alone or champion.arm not in observed.anchors or champion.arm not in observed.deployments:
         try:
             draft.actions += _champion_arm(draft, champion)
         except InvalidPodTemplate as error:
             draft.invalid = f"spec.serving.podTemplate: {error}"
-    if any(holds_service(r) or _cutting_over(r) for r in observed.rollouts):
-        return  # the routes are that Rollout's to write
+    if any(holds_service(r) or _cutting_over(r) for r in observed.rollouts) or draft.hindered is not None:
+        return  # the routes are that Rollout's to write, or there is nobody to send users to
     if arms.ready_replicas(observed.deployments, champion.arm):
         stable = Arm(arm=champion.arm, generation=champion.generation, service=champion.arm)
         wanted = Routes(revision=1, stable=stable, header=flywheel.spec.router.assignment.header)
@@ -193,8 +209,21 @@ def _serve(draft: Draft) -> None:
         )
 
 
+def _adopt(draft: Draft, champion: ChampionStatus, adopted: Adoption) -> None:
+    """Keep the Service before an adopted Deployment, and know whether users may be sent there."""
+    observed = draft.observed
+    routed = observed.routes is not None and champion.arm in (arm.arm for arm in observed.routes.routes.arms)
+    draft.hindered = adoption.obstacle(observed.flywheel, adopted, observed.adopted, routed=routed)
+    draft.actions += adoption.service_actions(observed.flywheel, champion, observed.anchors.get(champion.arm), observed.adopted)
+    if not routed:
+        draft.wake = draft.now + SOON
+
+
 def _champion_arm(draft: Draft, champion: ChampionStatus) -> list[Action]:
     observed, spec = draft.observed, draft.observed.flywheel.spec
+    if champion.adopted is not None:
+        frozen, render = observed.anchors.get(champion.arm), partial(adoption.anchor, observed.flywheel, champion, _owners(draft))
+        return arms.arm_actions(frozen, None, render, arms.STABLE, never_served=_never_served(draft))
     render = partial(
         arms.anchor,
         arm=champion.arm,
@@ -256,6 +285,8 @@ def _report(draft: Draft) -> None:
     phase = "Serving" if served else "Starting" if was == "Starting" else "Degraded"
     if served:
         reason, message = Reason.READY, f"{champion.generation if champion else ''} answers with {ready} replicas"
+    elif draft.hindered:
+        reason, message = draft.hindered
     elif draft.invalid:
         reason, message = Reason.INVALID_SPEC, draft.invalid
     elif not ready:
@@ -266,6 +297,7 @@ def _report(draft: Draft) -> None:
     conditions = set_condition(
         draft.status.conditions, "Ready", served, reason, message, generation=flywheel.metadata.generation, now=draft.now
     )
+    conditions = _adopted_condition(draft, conditions)
     draft.set(
         phase=phase,
         conditions=conditions,
@@ -276,6 +308,18 @@ def _report(draft: Draft) -> None:
     )
 
 
+def _adopted_condition(draft: Draft, conditions: tuple[Condition, ...]) -> tuple[Condition, ...]:
+    champion, flywheel = draft.status.champion, draft.observed.flywheel.model_copy(update={"status": draft.status})
+    said = adoption.condition(flywheel, champion, draft.hindered, draft.observed.anchors) if champion else None
+    if said is None:
+        return tuple(c for c in conditions if c.type != ADOPTED)
+    word, (reason, message) = said
+    old = get_condition(conditions, ADOPTED)
+    if reason is Reason.RELEASED and (old is None or old.reason != reason):
+        draft.actions.append(Emit("Normal", reason, message))
+    return set_condition(conditions, ADOPTED, word, reason, message, generation=flywheel.metadata.generation, now=draft.now)
+
+
 def _arm_statuses(draft: Draft) -> tuple[ArmStatus, ...]:
     words = {arms.STABLE: "Stable", arms.CANDIDATE: "Candidate", arms.PARKED: "Parked"}
     found = []
@@ -283,13 +327,16 @@ def _arm_statuses(draft: Draft) -> tuple[ArmStatus, ...]:
         deployment = draft.observed.deployments.get(name)
         if deployment is None:
             continue
-        data = anchor["data"]
+        data, champion = anchor["data"], draft.status.champion
+        role = words.get(deployment.labels.get(arms.ROLE, ""), "Parked")
+        if data.get("adopted") and champion is not None and champion.arm == name:
+            role = "Stable"  # a Deployment of somebody else's carries no role
         found.append(
             ArmStatus(
                 name=name,
                 generation=data["generation"],
                 digest=data["model"]["digest"],
-                role=words.get(deployment.labels.get(arms.ROLE, ""), "Parked"),  # type: ignore[arg-type]  # literals above
+                role=role,  # type: ignore[arg-type]  # literals above
                 ready_replicas=deployment.ready_replicas,
             )
         )

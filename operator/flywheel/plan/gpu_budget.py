@@ -123,8 +123,8 @@ def turn(claim: Claim, claims: Iterable[Claim], limits: Limits, *, may: bool) ->
     """What a run that wants GPUs has to wait for, with the numbers; None if it may begin. `may` is whether it is `admitted`."""
     if may:
         return None
-    if (limit := too_big(claim, limits)) is not None:
-        message = f"needs {_gpus(claim.wanted)}, but {limit}: it never begins; raise the budget, or ask for fewer GPUs"
+    if (never := too_big(claim, limits)) is not None:
+        message = f"needs {_gpus(claim.wanted)}, but {never}: it never begins; raise the budget, or ask for fewer GPUs"
         return Wait(Reason.GPU_BUDGET_TOO_SMALL, message)
     everybody = [other for other in claims if other.uid != claim.uid]
     own = limits.of(claim)

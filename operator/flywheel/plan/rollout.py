@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 
+from flywheel.api.reasons import Reason
 from flywheel.api.rollout import TERMINAL_ROLLOUT_PHASES
 from flywheel.plan.base import Plan
 from flywheel.plan.rollout_alone import leave_in_order, stand_alone
@@ -18,7 +19,7 @@ from flywheel.plan.rollout_draft import TICK, Draft
 from flywheel.plan.rollout_observed import RolloutObserved, promotion_pending
 from flywheel.plan.rollout_outcome import carry_out
 from flywheel.plan.rollout_progress import progress
-from flywheel.plan.rollout_restart import asked_again, leftover, restart
+from flywheel.plan.rollout_restart import asked_again, forsaken, give_way, gives_way, leftover, restart
 from flywheel.plan.rollout_start import may_start, prepare
 
 
@@ -28,7 +29,11 @@ def plan_rollout(observed: RolloutObserved, now: dt.datetime) -> Plan:
     draft = Draft(observed, now, rollout.status)
     if asked_again(rollout) and not leftover(draft):
         restart(draft)
-    if draft.status.phase not in TERMINAL_ROLLOUT_PHASES:
+    elif gives_way(draft):
+        give_way(draft)
+    if draft.status.phase not in (*TERMINAL_ROLLOUT_PHASES, "Pending") and forsaken(draft):
+        draft.waiting = (Reason.REFERENCE_NOT_FOUND, f"Flywheel {rollout.spec.flywheel} is gone: what was decided waits for another")
+    elif draft.status.phase not in TERMINAL_ROLLOUT_PHASES:
         _advance(draft)
     if draft.status.phase in TERMINAL_ROLLOUT_PHASES and not rollout.spec.flywheel:
         leave_in_order(draft)

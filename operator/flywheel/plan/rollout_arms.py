@@ -69,6 +69,8 @@ def arm_in_role(draft: Draft, model: ArmModel, role: str, *, replicas: int | Non
     """What brings the arm of one of the two models into a role."""
     observed, rollout = draft.observed, draft.observed.rollout
     name = candidate_arm(draft).arm if model.digest == rollout.spec.candidate.digest else baseline_arm(draft).arm
+    if name in _adopted(draft):
+        return []  # neither made, scaled nor labelled by us
     render = partial(
         arms.anchor,
         arm=name,
@@ -83,6 +85,12 @@ def arm_in_role(draft: Draft, model: ArmModel, role: str, *, replicas: int | Non
     )
     frozen, deployment = observed.anchors.get(name), observed.deployments.get(name)
     return arms.arm_actions(frozen, deployment, render, role, replicas=replicas, never_served=never_served)
+
+
+def _adopted(draft: Draft) -> list[str]:
+    """Arms whose Deployments somebody else runs."""
+    flywheel = draft.observed.flywheel
+    return [c.arm for c in (flywheel.status.champion, *flywheel.status.previous) if c and c.adopted] if flywheel else []
 
 
 def owners(draft: Draft) -> list[Manifest]:

@@ -101,16 +101,25 @@ def unrecorded(rollout: Rollout, flywheel: Flywheel | None) -> bool:
 
 
 def queued_behind(rollout: Rollout, siblings: Iterable[Rollout], flywheel: Flywheel | None = None) -> str | None:
-    """The Rollout of the same service that goes first: the one that holds it, else an older one that waits too."""
+    """The Rollout of the same service that goes first: the one that holds it, else an older one that waits too.
+
+    Two that hold it have each begun before their passes could know of the other: the one that began first goes on.
+    """
+    others = [o for o in siblings if o.metadata.uid != rollout.metadata.uid and service_name(o) == service_name(rollout)]
     if holds_service(rollout):
-        return None
-    for other in sorted(siblings, key=_age):
-        if other.metadata.uid == rollout.metadata.uid or service_name(other) != service_name(rollout):
-            continue
+        first = min((rollout, *(o for o in others if holds_service(o))), key=_hold)
+        return None if first is rollout else first.metadata.name
+    for other in sorted(others, key=_age):
         waiting = other.status.phase == "Pending" and _age(other) < _age(rollout) and not other.spec.suspend
         if other.metadata.deletion_timestamp is None and (holds_service(other) or waiting or unrecorded(other, flywheel)):
             return other.metadata.name
     return None
+
+
+def _hold(rollout: Rollout) -> tuple[bool, dt.datetime, tuple[dt.datetime, str]]:
+    """The order of those that hold a service: what is decided is carried out first, then whoever began first."""
+    status = rollout.status
+    return status.decision is None, status.prepare_start_time or dt.datetime.min.replace(tzinfo=dt.UTC), _age(rollout)
 
 
 def _age(rollout: Rollout) -> tuple[dt.datetime, str]:

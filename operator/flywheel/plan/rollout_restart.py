@@ -11,7 +11,7 @@ from flywheel.plan import arms
 from flywheel.plan.base import stable_hash
 from flywheel.plan.rollout_arms import candidate_arm
 from flywheel.plan.rollout_draft import TICK, Draft
-from flywheel.plan.rollout_observed import asks_the_same, experiment_id
+from flywheel.plan.rollout_observed import asks_the_same, experiment_id, holds_service
 
 
 def asked_again(rollout: Rollout) -> bool:
@@ -33,6 +33,36 @@ def leftover(draft: Draft) -> bool:
     draft.waiting = (Reason.WAITING, f"arm {arm}, which failed, is being removed before it is tried again")
     draft.wake_at(draft.now + TICK)
     return True
+
+
+def gives_way(draft: Draft) -> bool:
+    """Whether this Rollout has to wait after all: another holds the service too and began before, or the Flywheel is gone."""
+    observed = draft.observed
+    if not holds_service(observed.rollout) or draft.status.decision is not None:
+        return False
+    return observed.queued_behind is not None or forsaken(draft)
+
+
+def forsaken(draft: Draft) -> bool:
+    """Whether the Flywheel whose users are asked is gone. The service is not the Rollout's: it makes nothing that would outlive it."""
+    return bool(draft.observed.rollout.spec.flywheel) and draft.observed.flywheel is None
+
+
+def give_way(draft: Draft) -> None:
+    """Back into the queue. Users that have met the candidate leave it now: they are assigned anew when this Rollout begins again."""
+    old, other, service = draft.status, draft.observed.queued_behind, draft.observed.rollout.spec.flywheel
+    met_users = old.weights.intended > 0
+    experiment = f"{experiment_id(draft.observed.rollout)}.{stable_hash(old.experiment)}" if met_users else old.experiment
+    draft.status = RolloutStatus(
+        experiment=experiment,
+        salt=stable_hash(draft.observed.rollout.metadata.uid, experiment, length=16),
+        history=old.history,
+        conditions=old.conditions,
+    )
+    if forsaken(draft):
+        draft.tell(Reason.REFERENCE_NOT_FOUND, f"Flywheel {service} is gone: nobody is asked until there is one", warn=True)
+    else:
+        draft.tell(Reason.QUEUED, f"Rollout {other} has begun before: one at a time for a service")
 
 
 def restart(draft: Draft) -> None:

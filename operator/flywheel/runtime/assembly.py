@@ -7,6 +7,7 @@ import logging
 
 import aiohttp
 
+from flywheel.adapters.adopted import AdoptedDeployments
 from flywheel.adapters.cluster import KubernetesCluster
 from flywheel.adapters.collector import CollectorExperiments
 from flywheel.adapters.kube_api import KubeApi
@@ -34,7 +35,7 @@ RELIST = 300.0  # the five kinds are listed again that often, whatever kopf's wa
 MAX_SILENCE = 180.0  # of the loop; then the liveness probe fails
 
 
-def outside(session: aiohttp.ClientSession, defaults: Defaults, gpu_budget: int | None = None) -> tuple[World, Experiments]:
+def outside(api: KubeApi, session: aiohttp.ClientSession, defaults: Defaults, gpu_budget: int | None = None) -> tuple[World, Experiments]:
     """Everything the operator talks to besides the API server."""
     providers: dict[str, MetricsProvider] = {}
 
@@ -43,7 +44,9 @@ def outside(session: aiohttp.ClientSession, defaults: Defaults, gpu_budget: int 
             providers[address] = SharedPrometheus(PrometheusMetrics(session, address))
         return providers[address]
 
-    world = World(defaults, provider, AgentRouter(session), TrainerPoll(session), gpus=GpuQueue(gpu_budget))
+    world = World(
+        defaults, provider, AgentRouter(session), TrainerPoll(session), gpus=GpuQueue(gpu_budget), adopted=AdoptedDeployments(api, session)
+    )
     return world, CollectorExperiments(session)
 
 

@@ -15,6 +15,7 @@ from flywheel.runtime.keys import KINDS, Key, Topic
 
 _log = logging.getLogger(__name__)
 _TOMBSTONES = 10_000
+ROUTES = f"{LABEL}component=routes"  # the label of what is planned though it is none of the five kinds: it may outlive them all
 
 
 class Cache:
@@ -97,7 +98,7 @@ class Cache:
 
     def _notify(self, key: Key, topics: Iterable[Topic]) -> None:
         woken = {subscriber for topic in topics for subscriber in self._subscribers.get(topic, ())}
-        if key.kind in KINDS:
+        if key.kind in KINDS or any(topic.value == ROUTES for topic in topics):
             woken.add(key)
         for one in woken:
             self._wake(one)

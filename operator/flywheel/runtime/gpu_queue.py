@@ -138,5 +138,5 @@ def _waits(status: Mapping[str, Any]) -> bool:
 
 
 def _under_way(status: Mapping[str, Any]) -> bool:
-    attempts = status.get("attempts") or ()
+    attempts = list(status.get("attempts") or ())
     return bool(attempts) and not attempts[-1].get("endTime")

@@ -45,7 +45,7 @@ async def run(settings: Settings) -> None:
     configuration = await load_configuration()
     api = KubeApi(configuration, on_request=metrics.request)
     async with aiohttp.ClientSession(headers={"User-Agent": MANAGER}) as session:
-        world, experiments = outside(session, settings.defaults, settings.gpu_budget)
+        world, experiments = outside(api, session, settings.defaults, settings.gpu_budget)
         clock = SystemClock()
         operator = Operator(api, world=world, experiments=experiments, clock=clock, metrics=metrics, namespaces=settings.namespaces)
         leader = Leader(api, namespace=settings.namespace, identity=settings.identity, clock=clock, on_lost=die)

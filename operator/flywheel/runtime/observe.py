@@ -7,20 +7,24 @@ import datetime as dt
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from flywheel.api.base import Resource
+from flywheel.api.flywheel import Flywheel
+from flywheel.plan.adoption import AdoptedState, adopted_state, asked_for
 from flywheel.plan.base import LABEL, Defaults, Manifest
 from flywheel.plan.kube import DeploymentState, deployment_state
 from flywheel.plan.rollout_observed import Acknowledgement, RoutesState
 from flywheel.plan.routes import UNREADABLE, routes_name
-from flywheel.ports import MetricsProvider, TrafficRouter, TrainerProgress
+from flywheel.ports import AdoptedServers, MetricsProvider, TrafficRouter, TrainerProgress
 from flywheel.runtime.cache import View
 from flywheel.runtime.gpu_queue import GpuQueue
 from flywheel.specs.envoy import RoutesError, parse_routes
+from flywheel.specs.vllm import PORT
 
 _log = logging.getLogger(__name__)
+ADOPTED_EVERY, ADOPTING_EVERY = dt.timedelta(seconds=5), dt.timedelta(seconds=1)  # reads of a Deployment that no watch tells of
 Model = TypeVar("Model", bound=Resource)
 Value = TypeVar("Value")
 
@@ -77,6 +81,7 @@ class World:
     parser: Parser = field(default_factory=Parser)
     throttle: Throttle = field(default_factory=Throttle)
     gpus: GpuQueue = field(default_factory=GpuQueue)
+    adopted: AdoptedServers | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,24 @@ def _routes(view: View, service: str) -> RoutesState | None:
         _log.warning("routes of %s can't be read and are written anew: %s", service, error)
         routes = UNREADABLE
     return RoutesState(routes, body["metadata"]["resourceVersion"])
+
+
+async def observe_adopted(world: World, flywheel: Flywheel, now: dt.datetime, routes: RoutesState | None) -> AdoptedState | None:
+    """The Deployment that a Flywheel has adopted or is about to; what it serves is asked only before the first user is sent there."""
+    asked, namespace, server = asked_for(flywheel), flywheel.metadata.namespace, world.adopted
+    if asked is None or server is None:
+        return None
+    arm, adopted = asked
+    routed = routes is not None and arm in (one.arm for one in routes.routes.arms)
+    every = ADOPTED_EVERY if routed else ADOPTING_EVERY
+    found, service = await world.throttle.ask(
+        f"adopted/{namespace}/{arm}/{adopted.deployment}", every, now, lambda: server.read(namespace, adopted.deployment, arm)
+    )
+    seen = adopted_state(arm, found, service)
+    if routed or service is None or seen.state is None or not seen.state.ready_replicas:
+        return seen
+    models, silence = await server.models(f"http://{arm}.{namespace}.svc:{PORT}")
+    return replace(seen, models=models, silence=silence)
 
 
 async def acknowledgements(world: World, service: ServiceState, name: str) -> tuple[Acknowledgement, ...]:

@@ -8,12 +8,13 @@ from flywheel.api.flywheel import Flywheel
 from flywheel.api.generation import Generation
 from flywheel.api.rollout import Rollout
 from flywheel.api.training_run import TrainingRun
+from flywheel.plan.adoption import with_adopted
 from flywheel.plan.base import Manifest
 from flywheel.plan.collection import needs_mark
 from flywheel.plan.flywheel import FlywheelObserved
 from flywheel.plan.garbage import COLLECTION, mark
 from flywheel.runtime.cache import View
-from flywheel.runtime.observe import World, acknowledgements, observe_service
+from flywheel.runtime.observe import World, acknowledgements, observe_adopted, observe_service
 
 CONVERSATIONS_EVERY = dt.timedelta(seconds=10)
 
@@ -28,6 +29,7 @@ async def observe_flywheel(view: View, body: Manifest, world: World, now: dt.dat
         f"conversations/{flywheel.metadata.uid}", CONVERSATIONS_EVERY, now, lambda: provider.conversations(namespace, name)
     )
     before = observe_service(view, name)
+    adopted = await observe_adopted(world, flywheel, now, before.routes)
     routed = {arm.arm for arm in before.routes.routes.arms} if before.routes else set()
     acks = await acknowledgements(world, before, name) if before.anchors.keys() - routed else ()  # only if an arm may have to go
     service = observe_service(view, name)
@@ -43,13 +45,14 @@ async def observe_flywheel(view: View, body: Manifest, world: World, now: dt.dat
         defaults=world.defaults,
         generations=tuple(world.parser.parse(Generation, b) for b in view.of_service("Generation", name)),
         rollouts=tuple(world.parser.parse(Rollout, b) for b in view.of_service("Rollout", name)),
-        deployments=service.deployments,
+        deployments=with_adopted(service.deployments, adopted),
         anchors=service.anchors,
         routes=service.routes,
         acknowledgements=acks,
         conversations=conversations,
         collections=runs,
         mark=marked,
+        adopted=adopted,
     )
 
 

@@ -7,6 +7,7 @@ import datetime as dt
 from flywheel.api.base import parse_duration
 from flywheel.api.flywheel import Flywheel
 from flywheel.api.rollout import Rollout
+from flywheel.plan.adoption import with_adopted
 from flywheel.plan.base import Manifest
 from flywheel.plan.rollout_observed import (
     Acknowledgement,
@@ -20,7 +21,7 @@ from flywheel.plan.rollout_observed import (
 )
 from flywheel.ports import MetricsProvider
 from flywheel.runtime.cache import View
-from flywheel.runtime.observe import World, acknowledgements, observe_service, together
+from flywheel.runtime.observe import World, acknowledgements, observe_adopted, observe_service, together
 from flywheel.stats.evidence import Evidence
 
 ERRORS_EVERY = dt.timedelta(seconds=5)
@@ -33,6 +34,7 @@ async def observe_rollout(view: View, body: Manifest, world: World, now: dt.date
     owner = view.get("Flywheel", rollout.spec.flywheel) if rollout.spec.flywheel else None
     siblings = [world.parser.parse(Rollout, b) for b in view.of_service("Rollout", name)]
     flywheel = world.parser.parse(Flywheel, owner) if owner else None
+    adopted = await observe_adopted(world, flywheel, now, observe_service(view, name).routes) if flywheel else None
     service = observe_service(view, name)
 
     async def acks() -> tuple[Acknowledgement, ...]:
@@ -44,7 +46,7 @@ async def observe_rollout(view: View, body: Manifest, world: World, now: dt.date
         flywheel=flywheel,
         defaults=world.defaults,
         queued_behind=queued_behind(rollout, siblings, flywheel),
-        deployments=service.deployments,
+        deployments=with_adopted(service.deployments, adopted),
         anchors=service.anchors,
         routes=service.routes,
         acknowledgements=acknowledged,

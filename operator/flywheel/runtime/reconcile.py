@@ -13,7 +13,7 @@ from flywheel.api.reasons import Reason
 from flywheel.plan.base import Action, Apply, Create, Delete, Emit, Manifest, Plan, PutExperiment
 from flywheel.ports import Clock, Cluster, ClusterError, Experiments, NameConflict
 from flywheel.runtime.cache import Cache, View, key_of
-from flywheel.runtime.keys import CACHED, Key, Topic
+from flywheel.runtime.keys import CACHED, KINDS, Key, Topic
 from flywheel.runtime.loop import Outcome
 from flywheel.runtime.metrics import Metrics
 
@@ -114,6 +114,8 @@ class Reconciler:
             return
         reason, message = _explain(error)
         await self._cluster.emit(body, "Warning", reason.value, message)
+        if key.kind not in KINDS:
+            return  # it has no status
         await self._show(key_body=body, reason=reason, message=message, healthy=False)
 
     async def _show(self, *, key_body: Manifest, reason: Reason, message: str, healthy: bool) -> None:

@@ -23,6 +23,10 @@ def explain_flywheel(subject: Subject) -> None:
     if text(trigger, "status") == "False":
         subject.tell_reason(text(trigger, "reason"), text(trigger, "message"))
         subject.heed(text(trigger, "reason"))
+    waits = condition(body, "NextLap")
+    if text(waits, "status") == "False":
+        subject.tell_reason(text(waits, "reason"), text(waits, "message"))
+        subject.heed(text(waits, "reason"))
     _next_lap(subject)
 
 
@@ -34,14 +38,18 @@ def _next_lap(subject: Subject) -> None:
         doing = f" ({phase(generation)}: {text(generation, 'status.summary')})" if generation else ""
         subject.next.append(f"Lap {lap} runs{doing}; `kubectl flywheel explain generation/{lap}` tells more.")
     if active:
-        subject.next.append("The next lap waits for its end.")
+        replaces = text(body, "spec.concurrencyPolicy") == "Replace"
+        subject.next.append("The next lap replaces it, unless users are asked by then." if replaces else "The next lap waits for its end.")
     if subject.suspended():
         subject.why.append("spec.suspend is true: no lap is started; serving goes on")
         subject.tell_suspended()
         return
     schedule, needed = text(body, "spec.trigger.schedule"), number(body, "spec.trigger.newConversations")
-    due = when(body, "status.nextLapTime")
-    if schedule and due:
+    due, delayed = when(body, "status.nextLapTime"), when(body, "status.backoffUntil")
+    if delayed and delayed > subject.now:
+        failures = number(body, "status.consecutiveFailures") or 0
+        subject.at(delayed, f"a lap may start again: {failures:.0f} in a row had ended badly")
+    if schedule and due and not (delayed and due == delayed):
         zone = text(body, "spec.trigger.timeZone") or "UTC"
         subject.at(due, f"the schedule '{schedule}' ({zone}) starts the next lap" + (", once no other runs" if active else ""))
     if needed is not None:
