@@ -11,7 +11,8 @@ from flywheel.api.training_run import Attempt, TrainingRun
 from flywheel.plan.base import Apply, Create, Delete, Emit, Plan
 from flywheel.plan.kube import JobState, PodState
 from flywheel.plan.references import Objects
-from flywheel.plan.training_run import RETRY_ANNOTATION, TrainingRunObserved, plan_training_run
+from flywheel.plan.training_retries import RETRY_ANNOTATION
+from flywheel.plan.training_run import TrainingRunObserved, plan_training_run
 from tests.builders import T0, make_training_run, pod_state, seconds, waiting_pod
 
 

@@ -34,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return run_file(options.config)
     if options.command == "launch":
-        from .launch import Group, from_environment, launch as launch_all
+        from .launch import Group, from_environment
+        from .launch import launch as launch_all
 
         node_rank = from_environment() if options.node_rank is None else options.node_rank
         return launch_all(options.config, Group(options.nodes, node_rank, options.processes_per_node, options.leader, options.port))

@@ -63,7 +63,7 @@ def _where_rules() -> tuple[Rule, ...]:
         ),
         rule(
             "self.method != 'Custom' || (has(self.image) && has(self.custom))",
-            "method Custom runs a trainer of yours; set 'image' to it, and 'custom' to its command and parametersSchema (or to an empty object)",
+            "method Custom runs a trainer of yours; set 'image' to it, and 'custom' to its command and parametersSchema",
             at=".image",
         ),
         rule(

@@ -12,7 +12,7 @@ from flywheel.api.reasons import Reason
 from flywheel.api.reward_model import RewardModel, RewardModelStatus, Validation
 from flywheel.api.training_run import TrainingRun, TrainingRunSpec
 from flywheel.plan.base import LABEL, MANAGED_BY, Action, Apply, Defaults, Emit, Manifest, Owner, Plan, child_name
-from flywheel.plan.training_run import RETRY_ANNOTATION
+from flywheel.plan.training_retries import RETRY_ANNOTATION
 
 Phase = Literal["Pending", "Training", "Ready", "Failed"]
 AGAIN = dt.timedelta(seconds=30)  # the child's events wake earlier
