@@ -58,7 +58,7 @@ def _where_rules() -> tuple[Rule, ...]:
     return (
         rule(
             f"self.nodes == 1 || self.method in {many!r}",
-            f"method {{self.method}} runs on one node, nodes is {{string(self.nodes)}}; remove 'nodes' ({', '.join(many)} train on many)",
+            f"method {{self.method}} runs on one node; remove 'nodes' ({', '.join(many)} train on many)",
             at=".nodes",
         ),
         rule(
