@@ -84,6 +84,13 @@ class TrainerProgress(Protocol):
         """The trainer's /progress; None while it doesn't answer."""
 
 
+class AdmissionQueues(Protocol):
+    """What Kueue says of a Job that waits."""
+
+    async def waits_for(self, namespace: str, job_uid: str) -> str | None:
+        """Why it is not admitted; None when nobody can tell."""
+
+
 class Experiments(Protocol):
     """The collector's register of experiments."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flywheel.api.names import RETRY
-from flywheel.api.training_run import Attempt, TrainingRun
+from flywheel.api.training_run import Attempt, Backend, TrainingRun
 from flywheel.plan.base import Apply, Create, Delete, Emit, Plan
 from flywheel.plan.gpu_budget import Wait
 from flywheel.plan.kube import JobState, PodState
@@ -29,6 +29,9 @@ class World:
     events: list[Emit] = field(default_factory=list)
     objects: Objects = field(default_factory=dict)
     progress: dict[str, Any] | None = None
+    backends: frozenset[Backend] = frozenset({"Job"})
+    services: dict[str, Any] = field(default_factory=dict)
+    queue_says: str | None = None
     refused: str | None = None
     gpu_wait: Wait | None = None
     plan: Plan = field(default_factory=lambda: Plan({}))
@@ -47,6 +50,8 @@ class World:
             progress=self.progress,
             refused=self.refused,
             gpu_wait=self.gpu_wait,
+            backends=self.backends,
+            queue_says=self.queue_says,
         )
         self.plan = plan_training_run(observed, self.now)
         json.dumps(self.plan.status, allow_nan=False)
@@ -64,6 +69,8 @@ class World:
                 self.delete_job()
         elif isinstance(action, Create) and action.manifest["kind"] == "ConfigMap":
             self.config_maps.setdefault(action.manifest["metadata"]["name"], json.loads(action.manifest["data"]["run.json"]))
+        elif isinstance(action, Create) and action.manifest["kind"] == "Service":
+            self.services.setdefault(action.manifest["metadata"]["name"], action.manifest)
         elif isinstance(action, Create):
             self._create_job(action.manifest)
         elif isinstance(action, Apply):
@@ -73,7 +80,10 @@ class World:
                 self.jobs[job.name] = replace(job, suspended=action.manifest["spec"]["suspend"])
 
     def _create_job(self, manifest: dict[str, Any]) -> None:
-        meta, template = manifest["metadata"], manifest["spec"]["template"]["spec"]
+        meta, job = manifest["metadata"], manifest["spec"]
+        if manifest["kind"] == "JobSet":
+            job = job["replicatedJobs"][0]["template"]["spec"]
+        template = job["template"]["spec"]
         if meta["name"] not in self.jobs and self.refused is None:
             mounted = next(volume["configMap"]["name"] for volume in template["volumes"] if volume["name"] == "config")
             self.configs[meta["name"]] = self.config_maps[mounted]
@@ -81,7 +91,14 @@ class World:
             self.created.append(meta["name"])
             suspended = manifest["spec"]["suspend"]
             self.jobs[meta["name"]] = JobState(
-                name=meta["name"], uid=f"uid-{len(self.created)}", attempt=attempt, suspended=suspended, created=self.now
+                name=meta["name"],
+                uid=f"uid-{len(self.created)}",
+                attempt=attempt,
+                suspended=suspended,
+                created=self.now,
+                backend=manifest["kind"],
+                nodes=job["completions"],
+                queue=meta["labels"].get("kueue.x-k8s.io/queue-name"),
             )
 
     # -------------------------------------------------------------------------------------------------------- cluster

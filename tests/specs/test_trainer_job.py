@@ -55,7 +55,22 @@ def manifests(**spec: Any) -> list[dict[str, Any]]:
     return trainer_job(run, attempt=2, job_name="g1-sft-a2-0a1b2c3d", config=run_config(run, inputs, 2), defaults=Defaults())
 
 
-@pytest.mark.parametrize(("name", "spec"), [("trainer_job", {}), ("trainer_job_gpu", GPU)])
+CASES: dict[str, dict[str, Any]] = {
+    "trainer_job": {},
+    "trainer_job_gpu": GPU,
+    "trainer_job_nodes": {"nodes": 4, "gpusPerNode": 8, "deadline": "36h"},
+    "trainer_job_set": {"nodes": 4, "gpusPerNode": 8, "backend": "JobSet", "queueName": "gpus", "deadline": "36h"},
+    "trainer_job_custom": {
+        "method": "Custom",
+        "image": "registry/mine:1",
+        "custom": {"command": ["/train"], "args": ["--nodes", "$(FLYWHEEL_NODES)"]},
+        "nodes": 2,
+        "queueName": "gpus",
+    },
+}
+
+
+@pytest.mark.parametrize(("name", "spec"), CASES.items())
 def test_manifests_are_the_golden_ones(name: str, spec: dict[str, Any]) -> None:
     path, made = GOLDEN / f"{name}.yaml", manifests(**spec)
     if os.environ.get("UPDATE_GOLDEN"):
@@ -64,9 +79,65 @@ def test_manifests_are_the_golden_ones(name: str, spec: dict[str, Any]) -> None:
 
 
 def test_the_job_runs_one_pod_and_leaves_retries_to_the_operator() -> None:
+    assert len(manifests()) == 2
     job = manifests()[1]["spec"]
     assert (job["backoffLimit"], job["podReplacementPolicy"], job["template"]["spec"]["restartPolicy"]) == (0, "Failed", "Never")
     assert job["podFailurePolicy"]["rules"][0]["action"] == "Ignore"
+
+
+def test_one_lost_pod_of_many_ends_the_job_and_a_lone_one_is_replaced() -> None:
+    action = {nodes: manifests(nodes=nodes)[-1]["spec"]["podFailurePolicy"]["rules"][0]["action"] for nodes in (1, 2)}
+    assert action == {1: "Ignore", 2: "FailJob"}
+
+
+@pytest.mark.parametrize("backend", ["Job", "JobSet"])
+def test_the_leaders_host_name_is_the_one_that_its_pod_will_have(backend: str) -> None:
+    """<Job>-<index>.<Service> of an Indexed Job; <JobSet>-<replicated job>-<job>-<pod>.<subdomain> of a JobSet."""
+    made = manifests(nodes=2, backend=backend)
+    pod = (made[-1]["spec"] if backend == "Job" else made[-1]["spec"]["replicatedJobs"][0]["template"]["spec"])["template"]["spec"]
+    leader = next(entry["value"] for entry in pod["containers"][0]["env"] if entry["name"] == "FLYWHEEL_LEADER")
+    if backend == "Job":
+        service = made[1]
+        assert (service["spec"]["clusterIP"], service["spec"]["publishNotReadyAddresses"]) == ("None", True)
+        assert pod["subdomain"] == service["metadata"]["name"]
+        assert leader == f"g1-sft-a2-0a1b2c3d-0.{service['metadata']['name']}"
+    else:
+        assert made[-1]["spec"]["network"]["subdomain"] == "g1-sft-a2-0a1b2c3d"
+        assert leader == "g1-sft-a2-0a1b2c3d-node-0-0.g1-sft-a2-0a1b2c3d"
+
+
+def test_the_service_finds_the_pods_of_every_attempt() -> None:
+    _, service, job = manifests(nodes=2)
+    assert service["spec"]["selector"].items() <= job["spec"]["template"]["metadata"]["labels"].items()
+
+
+def test_what_a_queue_admits_begins_suspended_and_only_the_job_carries_the_queue() -> None:
+    job = manifests(queueName="gpus")[-1]
+    assert (job["spec"]["suspend"], job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"]) == (True, "gpus")
+    made = manifests(queueName="gpus", backend="JobSet")[-1]
+    assert (made["spec"]["suspend"], made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"]) == (True, "gpus")
+    inner = made["spec"]["replicatedJobs"][0]["template"]
+    assert "suspend" not in inner["spec"]
+    assert "kueue.x-k8s.io/queue-name" not in inner["metadata"]["labels"] | inner["spec"]["template"]["metadata"]["labels"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "processes"),
+    [({"gpusPerNode": 4}, 4), ({"nodes": 2}, 1), ({"method": "Evaluate", "opponent": uri("champion"), "gpusPerNode": 4}, None)],
+)
+def test_a_process_is_started_for_each_gpu_where_the_method_trains_with_several(spec: dict[str, Any], processes: int | None) -> None:
+    command = manifests(**spec)[-1]["spec"]["template"]["spec"]["containers"][0]["command"]
+    if processes is None:
+        assert command[3] == "run"
+    else:
+        assert command[command.index("--processes-per-node") + 1] == str(processes)
+
+
+def test_run_json_does_not_depend_on_how_many_pods_read_it() -> None:
+    """Else another number of nodes would not go on from the checkpoint of this one."""
+    inputs = resolve_inputs(make_training_run().spec, {})
+    assert isinstance(inputs, Inputs)
+    assert run_config(make_training_run(), inputs, 1) == run_config(make_training_run(nodes=4, backend="JobSet", queueName="q"), inputs, 1)
 
 
 def test_nobody_but_the_user_of_the_store_runs_and_nothing_but_volumes_can_be_written() -> None:

@@ -1,4 +1,5 @@
-"""Where each kind lives in the API. A table instead of discovery: the operator touches a closed set of kinds."""
+"""Where each kind lives in the API. A table instead of discovery: the operator touches a closed set of kinds. Whether the cluster
+serves those that not every one has is for `adapters.discovery` to find out."""
 
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ _PLURALS = {
     ("apps/v1", "ControllerRevision"): "controllerrevisions",
     ("apps/v1", "Deployment"): "deployments",
     ("batch/v1", "Job"): "jobs",
+    ("jobset.x-k8s.io/v1alpha2", "JobSet"): "jobsets",
     ("coordination.k8s.io/v1", "Lease"): "leases",
     ("policy/v1", "PodDisruptionBudget"): "poddisruptionbudgets",
     ("rbac.authorization.k8s.io/v1", "Role"): "roles",

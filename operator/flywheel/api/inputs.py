@@ -64,12 +64,12 @@ def _where_rules() -> tuple[Rule, ...]:
     return (
         rule(
             f"self.nodes == 1 || self.method in {many!r}",
-            f"method {{self.method}} runs on one node, nodes is {{string(self.nodes)}}; remove 'nodes' ({', '.join(many)} train on many)",
+            f"method {{self.method}} runs on one node; remove 'nodes' ({', '.join(many)} train on many)",
             at=".nodes",
         ),
         rule(
             "self.method != 'Custom' || (has(self.image) && has(self.custom))",
-            "method Custom runs a trainer of yours; set 'image' to it, and 'custom' to its command and parametersSchema (or to an empty object)",
+            "method Custom runs a trainer of yours; set 'image' to it, and 'custom' to its command and parametersSchema",
             at=".image",
         ),
         rule(

@@ -37,6 +37,8 @@ class Reason(StrEnum):
     # pods
     INTERRUPTED = "Interrupted"
     STORAGE_UNAVAILABLE = "StorageUnavailable"
+    PEER_LOST = "PeerLost"
+    BACKEND_MISSING = "BackendMissing"
     OUT_OF_MEMORY = "OutOfMemory"
     IMAGE_PULL_FAILED = "ImagePullFailed"
     UNSCHEDULABLE = "Unschedulable"

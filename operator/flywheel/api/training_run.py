@@ -85,7 +85,7 @@ class Custom(Resource):
         dict[str, Any],
         Field(
             description="JSON schema that `parameters` must satisfy before a pod is made: type, properties, required, "
-            "additionalProperties, items, enum, default, bounds of numbers, texts and lists, pattern (RE2). Empty: anything goes.",
+            "additionalProperties, items, enum, bounds of numbers, texts and lists, pattern (without look-around). Empty: anything goes.",
             json_schema_extra=SCHEMALESS,
         ),
     ] = {}

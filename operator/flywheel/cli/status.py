@@ -135,7 +135,7 @@ def _training_run(body: Body, now: dt.datetime) -> list[Section]:
     left, speed = number(progress, "etaSeconds"), number(progress, "tokensPerSecond")
     facts: Rows = [
         ("method", text(body, "spec.method")),
-        ("step", f"{text(progress, 'step')} of {text(progress, 'totalSteps')} ({text(progress, 'phase')})" if progress else ""),
+        ("step", _steps(progress)),
         ("progress", percent(number(progress, "percent"))),
         ("to go", seconds(left) if left else ""),
         ("speed", f"{speed:.0f} tokens/s" if speed else ""),
@@ -150,6 +150,12 @@ def _training_run(body: Body, now: dt.datetime) -> list[Section]:
         for one in items(body, "status.attempts")
     ]
     return [Section("", facts), Section("Attempts", attempts), _metrics(body)]
+
+
+def _steps(progress: Body) -> str:
+    """A run that was over before it was asked, or whose method has no steps, is in a phase alone."""
+    told = text(progress, "phase")
+    return f"{text(progress, 'step')} of {text(progress, 'totalSteps')} ({told})" if number(progress, "totalSteps") else told
 
 
 def _reward_model(body: Body, now: dt.datetime) -> list[Section]:

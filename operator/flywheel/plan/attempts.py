@@ -29,7 +29,7 @@ TRAINER_REASONS: Mapping[int, frozenset[Reason]] = {
             Reason.MODEL_INVALID,
         }
     ),
-    EXIT_RETRY: frozenset({Reason.INTERRUPTED, Reason.STORAGE_UNAVAILABLE}),
+    EXIT_RETRY: frozenset({Reason.INTERRUPTED, Reason.PEER_LOST, Reason.STORAGE_UNAVAILABLE}),
 }
 LOST_NODE_REASONS = {"Evicted", "NodeLost", "NodeShutdown", "Preempting", "Terminated"}
 SETTLE = dt.timedelta(seconds=10)  # how long a finished Job's pod may lag behind it in the watch caches
@@ -53,8 +53,8 @@ class Outcome:
 
 
 def outcome(job: JobState, now: dt.datetime) -> Outcome | None:
-    """How the attempt ended; None while it has not, or while its pod's last word may still come."""
-    done = next((pod for pod in job.pods if pod.exit_code == 0), None)
+    """How the attempt ended; None while it has not, or while its pods' last word may still come."""
+    done = next((pod for pod in job.pods if pod.exit_code == 0 and pod.index == 0), None)
     if done is not None:
         return _result(done)
     settled = job.finished is None or now - job.finished >= SETTLE
@@ -63,23 +63,63 @@ def outcome(job: JobState, now: dt.datetime) -> Outcome | None:
     if not job.failed:
         return None
     if job.failure_reason == "DeadlineExceeded":
-        return Outcome(Reason.DEADLINE_EXCEEDED, f"Job {job.name} ran longer than spec.deadline allows; raise it, or ask for fewer steps")
-    ended = next((pod for pod in job.pods if pod.exit_code is not None or pod.pod_reason in LOST_NODE_REASONS), None)
+        return Outcome(
+            Reason.DEADLINE_EXCEEDED, f"{job.backend} {job.name} ran longer than spec.deadline allows; raise it, or ask for fewer steps"
+        )
+    ended = culprit(job)
+    if job.nodes > 1 and not settled and (ended is None or _rank_of_guilt(ended) >= VICTIM):
+        return None
+    if job.nodes > 1 and "DisruptionTarget" in job.failure_message and (ended is None or _rank_of_guilt(ended) >= VICTIM):
+        # The pod that the cluster took away is gone; its Job has kept the reason, and what the others said is a consequence.
+        message = f"the cluster took a pod of {job.backend} {job.name} away: {job.failure_message}"
+        return Outcome(Reason.INTERRUPTED, message[:MAX_MESSAGE], retryable=True)
     if ended is None:
         return _lost(job, f"has failed ({job.failure_reason or 'no reason given'})") if settled else None
-    return _failure(ended)
+    return _failure(ended, job)
 
 
 def _lost(job: JobState, how: str) -> Outcome:
-    message = f"Job {job.name} {how}, but its pod was gone before its last word was read; it is tried again from its last checkpoint"
+    pods = "its pod was gone before its last word was" if job.nodes == 1 else "its pods were gone before their last words were"
+    message = f"{job.backend} {job.name} {how}, but {pods} read; it is tried again from its last checkpoint"
     return Outcome(Reason.TRAINER_FAILED, message, retryable=True, counted=True)
 
 
 # ------------------------------------------------------------------------------------------------------------- failures
 
+VICTIM = 4  # from this rank of guilt on, another pod's failure is the better explanation
 
-def _failure(pod: PodState) -> Outcome:
+
+def culprit(job: JobState) -> PodState | None:
+    """The pod whose end explains that of the attempt. One that fails takes all others along, and they say so in many ways."""
+    ended = [pod for pod in job.pods if pod.exit_code is not None or pod.pod_reason in LOST_NODE_REASONS]
+    if job.nodes == 1:
+        return ended[0] if ended else None
+    failed = [pod for pod in job.pods if pod.exit_code or pod.disrupted or pod.pod_reason in LOST_NODE_REASONS]
+    no_time = dt.datetime.max.replace(tzinfo=dt.UTC)
+    return min(failed, key=lambda pod: (_rank_of_guilt(pod), pod.finished or no_time, pod.index), default=None)
+
+
+def _rank_of_guilt(pod: PodState) -> int:
+    said, _ = _trainer_error(pod.termination_message)
+    if pod.exit_code in (EXIT_CONFIG, EXIT_DATA):
+        return 0
+    if pod.disrupted or pod.pod_reason in LOST_NODE_REASONS:
+        return 1
+    if pod.terminated_reason == "OOMKilled":
+        return 2
+    if said == Reason.PEER_LOST:
+        return VICTIM + 2
+    if pod.deleting:  # the Job stops those that still run, once one has failed
+        return VICTIM + 1
+    if pod.exit_code in (EXIT_RETRY, EXIT_TERMINATED) and said != Reason.STORAGE_UNAVAILABLE:
+        return VICTIM
+    return 3
+
+
+def _failure(pod: PodState, job: JobState) -> Outcome:
     reason, message, retryable = _cause(pod)
+    if job.nodes > 1:
+        message = f"node {pod.index} of {job.nodes}: {message}"
     # What the cluster did to the pod is not held against the user.
     counted = retryable and not (pod.disrupted or pod.deleting or pod.pod_reason in LOST_NODE_REASONS)
     return Outcome(
@@ -198,9 +238,10 @@ def is_number(value: object) -> bool:
 
 
 def running_pod(jobs: Iterable[JobState]) -> PodState | None:
-    """The pod that can be asked for its progress."""
+    """The pod that can be asked for its progress: of several the leader, who alone serves it."""
     pods = (pod for job in jobs if not (job.failed or job.succeeded) for pod in job.pods)
-    return next((pod for pod in pods if pod.phase == "Running" and pod.ip and pod.exit_code is None and not pod.deleting), None)
+    leaders = (pod for pod in pods if pod.index == 0)
+    return next((pod for pod in leaders if pod.phase == "Running" and pod.ip and pod.exit_code is None and not pod.deleting), None)
 
 
 def read_progress(answer: Mapping[str, Any] | None) -> tuple[Progress | None, dict[str, float]]:
@@ -223,7 +264,18 @@ def further(before: Progress | None, now: Progress | None) -> Progress | None:
     return before.model_copy(update={"phase": now.phase, "eta_seconds": None, "tokens_per_second": None})
 
 
+def finished(progress: Progress | None, parameters: Mapping[str, Any]) -> Progress | None:
+    """The progress of a run that is done. One that was too quick to be asked has done the steps it was asked for."""
+    asked = parameters.get("maxSteps")
+    steps = progress.total_steps if progress and progress.total_steps else asked if isinstance(asked, int) and asked > 0 else 0
+    if progress is None and not steps:
+        return None
+    return (progress or Progress()).model_copy(
+        update={"phase": "Done", "step": steps, "total_steps": steps, "percent": 100, "eta_seconds": 0}
+    )
+
+
 def gpu_seconds(job: JobState, gpus: int, now: dt.datetime) -> float:
-    """GPUs x seconds of the pods that can still be seen."""
+    """GPUs of a pod x seconds of all pods that can still be seen."""
     spans = ((pod.finished or now) - pod.started for pod in job.pods if pod.started is not None)
     return round(gpus * sum(max(0.0, span.total_seconds()) for span in spans), 1)

@@ -63,7 +63,7 @@ def gpus(spec: TrainingTemplate) -> int:
     """GPUs of all pods of an attempt."""
     limits = spec.resources.limits if spec.resources else {}
     named = str(limits.get(GPU, "0"))
-    return max(spec.gpus_per_node, int(named) if named.isdigit() else 0)
+    return spec.nodes * max(spec.gpus_per_node, int(named) if named.isdigit() else 0)
 
 
 def admitted(claims: Iterable[Claim], limits: Limits) -> frozenset[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from flywheel.api.training_run import Backend
 from flywheel.specs import trainer_job, vllm
 from flywheel.specs.pods import LABEL
 
@@ -15,6 +16,7 @@ IMAGE_PULL_REASONS = {"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "E
 # The container that a pod is for, by the label `component`. The kubelet sorts statuses by name, and a mesh or a podTemplate adds others.
 MAIN = {"trainer": trainer_job.CONTAINER, "vllm": vllm.CONTAINER, "router": "agent", "collector": "collector"}
 CHECK = "verify-model"
+INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class PodState:
     pod_reason: str | None = None  # Evicted, NodeLost…
     disrupted: bool = False  # condition DisruptionTarget
     unschedulable: str | None = None
-    image_id: str | None = None  # what the main container runs, such as registry/name@sha256:…
+    index: int = 0  # its rank among the pods of an Indexed Job
+    image_id: str | None = None  # of the main container, with the digest the node knows it by
 
     @property
     def image_pull_failed(self) -> bool:
@@ -49,7 +52,7 @@ class PodState:
 
 @dataclass(frozen=True)
 class JobState:
-    """One attempt of a run."""
+    """One attempt of a run: a Job, or a JobSet with the one Job it makes."""
 
     name: str
     uid: str
@@ -58,10 +61,14 @@ class JobState:
     succeeded: bool = False
     failed: bool = False
     failure_reason: str | None = None  # BackoffLimitExceeded, DeadlineExceeded, PodFailurePolicy
+    failure_message: str = ""
     deleting: bool = False
     created: dt.datetime | None = None
     finished: dt.datetime | None = None  # when it became complete or failed
     pods: tuple[PodState, ...] = ()
+    backend: Backend = "Job"
+    nodes: int = 1  # how many pods it wants
+    queue: str | None = None  # Kueue's, which then has `suspend` to itself
 
 
 @dataclass(frozen=True)
@@ -138,28 +145,69 @@ def pod_state(body: Body) -> PodState:
         pod_reason=status.get("reason"),
         disrupted=(conditions.get("DisruptionTarget") or {}).get("status") == "True",
         unschedulable=scheduled.get("message") if scheduled.get("reason") == "Unschedulable" else None,
+        index=_index(meta),
         image_id=(main.get("imageID") or "")[:512] or None,
     )
 
 
+def _index(meta: Body) -> int:
+    label = (meta.get("labels") or {}).get(INDEX_LABEL, "")
+    return int(label) if label.isdigit() else 0
+
+
 def job_state(body: Body, pods: Iterable[Body], attempt: int) -> JobState:
     """Read a Job and its pods, newest pod first."""
-    conditions = _conditions(body)
+    conditions, spec = _conditions(body), body.get("spec") or {}
     failed, complete = conditions.get("Failed") or {}, conditions.get("Complete") or {}
     states = sorted((pod_state(p) for p in pods), key=lambda p: (p.created is not None, p.created), reverse=True)
     return JobState(
         name=body["metadata"]["name"],
         uid=body["metadata"].get("uid", ""),
         attempt=attempt,
-        suspended=bool((body.get("spec") or {}).get("suspend")),
+        suspended=bool(spec.get("suspend")),
         succeeded=complete.get("status") == "True",
         failed=failed.get("status") == "True",
         failure_reason=failed.get("reason"),
+        failure_message=failed.get("message", ""),
         deleting="deletionTimestamp" in body["metadata"],
         created=parse_time(body["metadata"].get("creationTimestamp")),
         finished=parse_time(complete.get("lastTransitionTime") or failed.get("lastTransitionTime")),
         pods=tuple(states),
+        nodes=spec.get("completions") or 1,
+        queue=_queue(body),
     )
+
+
+def job_set_state(body: Body, jobs: Iterable[Body], pods: Iterable[Body], attempt: int) -> JobState:
+    """Read a JobSet with its Jobs and their pods. How it ended is its own word, why it failed is that of the Job that failed."""
+    conditions = _conditions(body)
+    failed, complete = conditions.get("Failed") or {}, conditions.get("Completed") or {}
+    states = [job_state(job, (), attempt) for job in jobs]
+    culprit = next((job for job in states if job.failed), None)
+    spec = body.get("spec") or {}
+    wanted = [one["template"]["spec"].get("completions") or 1 for one in spec.get("replicatedJobs") or ()]
+    ended = sorted((pod_state(p) for p in pods), key=lambda p: (p.created is not None, p.created), reverse=True)
+    return JobState(
+        name=body["metadata"]["name"],
+        uid=body["metadata"].get("uid", ""),
+        attempt=attempt,
+        suspended=bool(spec.get("suspend")),
+        succeeded=complete.get("status") == "True",
+        failed=failed.get("status") == "True",
+        failure_reason=culprit.failure_reason if culprit else failed.get("reason"),
+        failure_message=culprit.failure_message if culprit else failed.get("message", ""),
+        deleting="deletionTimestamp" in body["metadata"],
+        created=parse_time(body["metadata"].get("creationTimestamp")),
+        finished=parse_time(complete.get("lastTransitionTime") or failed.get("lastTransitionTime")),
+        pods=tuple(ended),
+        backend="JobSet",
+        nodes=sum(wanted) or 1,
+        queue=_queue(body),
+    )
+
+
+def _queue(body: Body) -> str | None:
+    return (body["metadata"].get("labels") or {}).get(trainer_job.QUEUE_LABEL) or None
 
 
 def deployment_state(body: Body, pods: Iterable[Body] = ()) -> DeploymentState:

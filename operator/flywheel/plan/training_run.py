@@ -1,4 +1,4 @@
-"""TrainingRun: attempt after attempt of one Job each, until an artifact is there or nothing more can be hoped for.
+"""TrainingRun: attempt after attempt of one Job or JobSet each, until an artifact is there or nothing more can be hoped for.
 
 The list of attempts in the status is the state. An attempt is on record before its Job exists, and its Job's name follows
 from its number, so a crash at any point makes no second one. A run that succeeded never runs again; one that failed runs again
@@ -12,29 +12,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from flywheel.api.base import get_condition, parse_duration, set_condition
-from flywheel.api.names import RETRY, retry_token
+from flywheel.api.base import get_condition, set_condition
+from flywheel.api.names import retry_token
 from flywheel.api.reasons import Reason
-from flywheel.api.training_run import Attempt, Inputs, TrainingPhase, TrainingRun, TrainingRunStatus
+from flywheel.api.training_run import Attempt, Backend, Inputs, TrainingPhase, TrainingRun, TrainingRunStatus
 from flywheel.plan import attempts as ends
-from flywheel.plan.base import Action, Create, Defaults, Delete, Emit, Plan, child_name, duration_text, stable_hash
+from flywheel.plan.base import Action, Create, Defaults, Delete, Emit, Plan, child_name, duration_text
 from flywheel.plan.base import Apply as ApplyAction
+from flywheel.plan.custom_parameters import invalid_parameter
 from flywheel.plan.gpu_budget import Wait, gpus
 from flywheel.plan.kube import JobState, PodState
 from flywheel.plan.references import Objects, Problem, resolve_inputs
+from flywheel.plan.training_retries import backoff, final, fresh, spec_changed, spec_hash
+from flywheel.plan.training_whereabouts import whereabouts
+from flywheel.specs import gang
 from flywheel.specs.pods import InvalidPodTemplate
-from flywheel.specs.trainer_job import DEFAULT_RESOURCES, run_config, suspend_patch, trainer_job
+from flywheel.specs.trainer_job import API_VERSIONS, run_config, suspend_patch, trainer_job
 
 KEPT_ATTEMPTS = 128
-MAX_BACKOFF = dt.timedelta(minutes=10)
 POLL = dt.timedelta(seconds=2)  # progress of a running trainer
 SOON = dt.timedelta(seconds=5)
 BLOCKED = dt.timedelta(seconds=30)  # looked at again even if the event that unblocks it is lost
 SUSPENDED = dt.timedelta(minutes=5)
-PATIENCE = dt.timedelta(seconds=30)  # before a Job without a pod is remarked on
-WAITING_ERRORS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
-HOW_TO_RETRY = f"then change the spec, or set the annotation {RETRY} to a new value"
-CALM = {Reason.STARTING, Reason.RUNNING, Reason.SUCCEEDED, Reason.SUSPENDED, Reason.WAITING, Reason.WAITING_FOR_GPUS}
+CALM = {Reason.STARTING, Reason.RUNNING, Reason.SUCCEEDED, Reason.SUSPENDED, Reason.WAITING, Reason.QUEUED, Reason.WAITING_FOR_GPUS}
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class TrainingRunObserved:
     objects: Objects = field(default_factory=dict)  # what references.referenced(run.spec) names, as far as it exists
     stray_pods: tuple[PodState, ...] = ()  # pods labelled as this run's whose Job is gone
     progress: Mapping[str, Any] | None = None  # the answer of attempts.running_pod(jobs)
+    queue_says: str | None = None  # Kueue's word on why the newest Job waits
+    backends: frozenset[Backend] = frozenset({"Job"})  # those whose objects the API server knows and the operator watches
     refused: str | None = None  # why the API server refused this run's Job last time (not retryable)
     gpu_wait: Wait | None = None  # what it has to wait for before it may hold GPUs
     defaults: Defaults = field(default_factory=Defaults)
@@ -94,7 +96,9 @@ def _adopt(this: _Pass) -> _Pass:
     if newest is None or (this.last is not None and newest.attempt <= this.last.number):
         return this
     revision, made_from = this.run.metadata.generation, spec_hash(this.run)
-    adopted = Attempt(number=newest.attempt, job=newest.name, job_uid=newest.uid, revision=revision, spec_hash=made_from)
+    adopted = Attempt(
+        number=newest.attempt, job=newest.name, backend=newest.backend, job_uid=newest.uid, revision=revision, spec_hash=made_from
+    )
     return this.having(attempts=(*this.status.attempts, adopted)[-KEPT_ATTEMPTS:])
 
 
@@ -113,8 +117,8 @@ def _follow(this: _Pass, attempt: Attempt) -> Plan:
             "job_uid": job.uid,
             "retry_token": retry_token(this.run.metadata) or attempt.retry_token,
             "start_time": attempt.start_time or min((pod.started for pod in pods if pod.started), default=None),
+            "image_id": next((pod.image_id for pod in job.pods if pod.image_id and pod.index == 0), attempt.image_id),
             "gpu_seconds": max(attempt.gpu_seconds, ends.gpu_seconds(job, this.run.spec.gpus_per_node, this.now)),
-            "image_id": next((pod.image_id for pod in job.pods if pod.image_id), None) or attempt.image_id,
         }
     )
     this = this.with_last(attempt).having(next_retry_time=None)
@@ -122,7 +126,7 @@ def _follow(this: _Pass, attempt: Attempt) -> Plan:
     if outcome is not None and (outcome.artifact is not None or not job.deleting):
         return _ended(this, attempt, outcome)
     if job.deleting:
-        return _settle(this, "Pending", Reason.WAITING, f"Job {job.name} is being deleted", progressing=False, again=SOON)
+        return _settle(this, "Pending", Reason.WAITING, f"{job.backend} {job.name} is being deleted", progressing=False, again=SOON)
     return _watch(this, attempt, job)
 
 
@@ -131,16 +135,23 @@ def _create(this: _Pass, attempt: Attempt) -> Plan:
     if spec_hash(this.run) != attempt.spec_hash or this.status.inputs is None:
         return _begin(this.having(attempts=this.status.attempts[:-1]), attempt.number)
     if this.observed.refused is not None:
-        message = f"the API server refuses Job {attempt.job}: {this.observed.refused}"
+        message = f"the API server refuses {attempt.backend} {attempt.job}: {this.observed.refused}"
         return _settle(this, "Pending", Reason.INVALID_SPEC, message, progressing=False, again=BLOCKED, actions=_manifests(this, attempt))
-    message = f"attempt {attempt.number}: Job {attempt.job} is being created"
+    if attempt.backend not in this.observed.backends:
+        return _blocked(this, _no_backend(attempt.backend))
+    message = f"attempt {attempt.number}: {attempt.backend} {attempt.job} is being created"
     return _settle(this, "Pending", Reason.STARTING, message, progressing=True, again=SOON, actions=_manifests(this, attempt))
 
 
 def _missing(this: _Pass, attempt: Attempt) -> Plan:
     """The Job was seen, and is gone: deleted by hand, or this operator's cache is behind the one that saw it. Time tells."""
+    if attempt.backend not in this.observed.backends:
+        return _blocked(this, _no_backend(attempt.backend))  # nobody can say whether it is there
     due = this.status.next_retry_time or this.now + SOON
-    gone = f"Job {attempt.job} was deleted; a new attempt goes on from the last checkpoint"
+    if this.run.spec.suspend:
+        paused = f"{attempt.backend} {attempt.job} was deleted while the run is suspended; it goes on from its checkpoint"
+        return _ended(this.having(next_retry_time=None), attempt, ends.Outcome(Reason.SUSPENDED, paused, retryable=True))
+    gone = f"{attempt.backend} {attempt.job} was deleted; a new attempt goes on from the last checkpoint"
     if this.now >= due:
         return _ended(this.having(next_retry_time=None), attempt, ends.Outcome(Reason.INTERRUPTED, gone, retryable=True))
     return _settle(this.having(next_retry_time=due), "Retrying", Reason.INTERRUPTED, gone, progressing=True, again=due - this.now)
@@ -149,8 +160,9 @@ def _missing(this: _Pass, attempt: Attempt) -> Plan:
 def _watch(this: _Pass, attempt: Attempt, job: JobState) -> Plan:
     """The Job lives: say where it is, pause or resume it, and replace one that can't start once its spec is mended."""
     run, started = this.run, any(pod.started for pod in job.pods)
-    phase, reason, message = _whereabouts(this, attempt, job)
-    if _spec_changed(run, attempt):
+    image = None if spec_changed(run, attempt) else run.spec.image or this.observed.defaults.trainer_image
+    phase, reason, message = whereabouts(run, attempt, job, this.now, image=image, queue_says=this.observed.queue_says)
+    if spec_changed(run, attempt):
         if not started:
             mended = ends.Outcome(reason, f"{message}; replaced because the spec was changed", retryable=True)
             return _ended(this, attempt, mended)
@@ -158,48 +170,23 @@ def _watch(this: _Pass, attempt: Attempt, job: JobState) -> Plan:
     actions = _deletions(this, keep=job.name)
     if job.suspended and not run.spec.suspend and this.status.gpus == 0 and (wait := this.observed.gpu_wait) is not None:
         return _settle(this, "Suspended", wait.reason, wait.message, progressing=False, again=wait.again, actions=actions)
-    if job.suspended != run.spec.suspend and _live(job):
-        actions.append(ApplyAction(suspend_patch(run, job.name, job.uid, run.spec.suspend)))
+    actions += _pause_or_resume(run, job)
     progress, metrics = ends.read_progress(this.observed.progress)
     this = this.having(progress=ends.further(this.status.progress, progress), metrics=metrics or this.status.metrics)
     again = {"Running": POLL, "Suspended": SUSPENDED if job.suspended else SOON}.get(phase, SOON)
-    return _settle(this, phase, reason, message, progressing=reason in (Reason.STARTING, Reason.RUNNING), again=again, actions=actions)
+    going = reason in (Reason.STARTING, Reason.RUNNING)
+    return _settle(this, phase, reason, message, progressing=going, again=again, actions=actions)
 
 
-def _whereabouts(this: _Pass, attempt: Attempt, job: JobState) -> tuple[TrainingPhase, Reason, str]:
-    """(phase, reason, message) of a Job that lives."""
-    pod = job.pods[0] if job.pods else None
-    if this.run.spec.suspend or job.suspended:
-        stopping = pod is not None and pod.exit_code is None
-        message = "the pod saves a checkpoint and stops" if stopping else "spec.suspend is true; false goes on from the checkpoint"
-        return "Suspended", Reason.SUSPENDED, message
-    if pod is None:
-        waited = job.created is not None and this.now - job.created >= PATIENCE
-        hint = f"; kubectl describe job {job.name} tells why (quota, service account, Pod Security)" if waited else ""
-        return "Pending", Reason.STARTING, f"attempt {attempt.number}: Job {job.name} has made no pod yet{hint}"
-    if pod.exit_code is not None:
-        return "Running", Reason.RUNNING, _between_pods(pod)
-    if pod.started is not None:
-        return "Running", Reason.RUNNING, f"attempt {attempt.number} runs in Job {job.name}"
-    return _not_started(this.run, attempt, pod, this.observed.defaults)
-
-
-def _between_pods(pod: PodState) -> str:
-    if pod.disrupted:
-        return f"pod {pod.name} was evicted or its node was lost; its Job makes another, which goes on from the last checkpoint"
-    return f"pod {pod.name} ended with exit code {pod.exit_code}; its Job has not closed yet"
-
-
-def _not_started(run: TrainingRun, attempt: Attempt, pod: PodState, defaults: Defaults) -> tuple[TrainingPhase, Reason, str]:
-    if pod.image_pull_failed:
-        image = "its image" if _spec_changed(run, attempt) else f"image {run.spec.image or defaults.trainer_image}"
-        mend = "push the image, or correct spec.image or spec.imagePullSecrets; the run goes on by itself"
-        return "Pending", Reason.IMAGE_PULL_FAILED, f"{image} can't be pulled ({pod.waiting_message or pod.waiting_reason}): {mend}"
-    if pod.waiting_reason in WAITING_ERRORS:
-        return "Pending", Reason.INVALID_SPEC, f"pod {pod.name} can't start: {pod.waiting_message or pod.waiting_reason}"
-    if pod.unschedulable is not None:
-        return "Pending", Reason.UNSCHEDULABLE, f"no node takes pod {pod.name}: {pod.unschedulable}"
-    return "Pending", Reason.STARTING, f"attempt {attempt.number}: pod {pod.name} is starting ({pod.waiting_reason or pod.phase})"
+def _pause_or_resume(run: TrainingRun, job: JobState) -> list[Action]:
+    """`suspend` of what Kueue admits is Kueue's alone: it would lift a pause at once. Such a run gives up its Job, and the quota too."""
+    if not _live(job):
+        return []
+    if job.queue is not None:
+        return [_delete(run, job)] if run.spec.suspend else []
+    if job.suspended == run.spec.suspend:
+        return []
+    return [ApplyAction(suspend_patch(run, job.name, job.uid, run.spec.suspend, backend=job.backend))]
 
 
 # ----------------------------------------------------------------------------------------------------- between attempts
@@ -221,8 +208,7 @@ def _ended(this: _Pass, attempt: Attempt, outcome: ends.Outcome) -> Plan:
     this = this.with_last(attempt)
     if outcome.artifact is None:
         return _go_on(this)
-    last = this.status.progress  # as it was polled, before the last steps
-    progress = last and last.model_copy(update={"phase": "Done", "step": last.total_steps, "percent": 100, "eta_seconds": 0})
+    progress = ends.finished(this.status.progress, this.run.spec.parameters)  # it was polled before the last steps
     this = this.having(
         artifact=outcome.artifact, metrics=dict(outcome.metrics), progress=progress, completion_time=attempt.end_time, next_retry_time=None
     )
@@ -232,17 +218,18 @@ def _ended(this: _Pass, attempt: Attempt, outcome: ends.Outcome) -> Plan:
 def _go_on(this: _Pass) -> Plan:
     """No attempt is under way: start one, wait for the right moment, or stop for good."""
     last, run = this.last, this.run
-    if last is not None and not _fresh(run, last):
-        if (final := _final(run, this.status.attempts, last)) is not None:
+    if last is not None and not fresh(run, last):
+        if (why := final(run, this.status.attempts, last)) is not None:
             return _settle(
                 this.having(completion_time=last.end_time, next_retry_time=None),
                 "Failed",
-                *final,
+                *why,
                 succeeded=False,
                 progressing=False,
                 actions=_deletions(this),
             )
-        start = (last.end_time or this.now) + _backoff(run, this.status.attempts)
+        paused = last.reason == Reason.SUSPENDED
+        start = this.now if paused else (last.end_time or this.now) + backoff(run, this.status.attempts)
     else:
         start = this.now
     this = this.having(completion_time=None)
@@ -268,15 +255,21 @@ def _stable(message: str, this: _Pass) -> str:
 
 def _begin(this: _Pass, number: int) -> Plan:
     """Resolve what the spec refers to, put the attempt on record, and only then make its Job."""
-    run = this.run
+    run, backend = this.run, this.run.spec.backend
+    if (wrong := invalid_parameter(run.spec)) is not None:
+        return _blocked(this, wrong)
+    if backend not in this.observed.backends:
+        return _blocked(this, _no_backend(backend))
     inputs = _inputs(this)
     if isinstance(inputs, Problem):
         return _blocked(this, inputs)
     if (wait := this.observed.gpu_wait) is not None:
         return _settle(this, "Pending", wait.reason, wait.message, progressing=False, again=wait.again)
+    longest = 63 if gang.alone(run) else gang.LONGEST_NAME
     attempt = Attempt(
         number=number,
-        job=child_name(run.metadata, f"a{number}", number),
+        job=child_name(run.metadata, f"a{number}", number, longest=longest),
+        backend=backend,
         revision=run.metadata.generation,
         spec_hash=spec_hash(run),
         retry_token=retry_token(run.metadata) or (this.last.retry_token if this.last else None),
@@ -289,14 +282,14 @@ def _begin(this: _Pass, number: int) -> Plan:
         progress=None,
         metrics={},
     )
-    message = f"attempt {number}: Job {attempt.job} is being created"
+    message = f"attempt {number}: {backend} {attempt.job} is being created"
     return _settle(begun, "Pending", Reason.STARTING, message, progressing=True, again=POLL, actions=_manifests(begun, attempt))
 
 
 def _inputs(this: _Pass) -> Inputs | Problem:
     """Retries of one spec read what its first attempt read."""
     last = this.last
-    if last is not None and this.status.inputs is not None and not _fresh(this.run, last) and last.spec_hash == spec_hash(this.run):
+    if last is not None and this.status.inputs is not None and not fresh(this.run, last) and last.spec_hash == spec_hash(this.run):
         return this.status.inputs
     return resolve_inputs(this.run.spec, this.observed.objects)
 
@@ -307,58 +300,13 @@ def _blocked(this: _Pass, problem: Problem) -> Plan:
     return _settle(this, "Pending", problem.reason, problem.message, progressing=False, again=BLOCKED)
 
 
-# --------------------------------------------------------------------------------------------------- what an end means
-
-
-def _final(run: TrainingRun, attempts: tuple[Attempt, ...], last: Attempt) -> tuple[Reason, str] | None:
-    """Why there is no further attempt; None if there is one."""
-    reason = Reason(last.reason) if last.reason in set(Reason) else Reason.TRAINER_FAILED
-    if not last.retryable:
-        return reason, f"attempt {last.number} failed: {last.message}. Mend it, {HOW_TO_RETRY}"
-    series = [attempt for attempt in _series(attempts) if attempt.counted]
-    if reason is Reason.OUT_OF_MEMORY and (run.spec.retry.limit == 0 or sum(a.reason == reason for a in series) > 1):
-        mend = f"raise spec.resources.limits.memory (now {_memory_limit(run)}), or lower the batch size in spec.parameters"
-        return reason, f"{last.message}, after {len(series)} attempts of the same size: {mend}"
-    if len(series) > run.spec.retry.limit:
-        limit = f"failed {len(series)} times, spec.retry.limit is {run.spec.retry.limit}"
-        return Reason.RETRIES_EXHAUSTED, f"{limit}; the last time: {last.reason}: {last.message}. Mend it, {HOW_TO_RETRY}"
-    return None
-
-
-def _series(attempts: tuple[Attempt, ...]) -> list[Attempt]:
-    """The newest attempts of one spec and one retry annotation: a mended run gets a fresh budget of retries."""
-    last, series = attempts[-1], []
-    for attempt in reversed(attempts):
-        if (attempt.spec_hash, attempt.retry_token) != (last.spec_hash, last.retry_token):
-            break
-        series.append(attempt)
-    return series
-
-
-def _backoff(run: TrainingRun, attempts: tuple[Attempt, ...]) -> dt.timedelta:
-    doublings = min(len(_series(attempts)) - 1, 16)
-    return min(MAX_BACKOFF, parse_duration(run.spec.retry.backoff) * int(2**doublings))
-
-
-def _memory_limit(run: TrainingRun) -> str:
-    given = run.spec.resources
-    if given is None or not (given.limits or given.requests):
-        return f"the default of {DEFAULT_RESOURCES['limits']['memory']}"
-    return str(given.limits.get("memory", "none: the node's memory"))
-
-
-def spec_hash(run: TrainingRun) -> str:
-    """Identifies what an attempt is made from. Pausing changes nothing about it, nor does a field that a newer operator adds."""
-    return stable_hash(run.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"suspend"}), length=16)
-
-
-def _spec_changed(run: TrainingRun, attempt: Attempt) -> bool:
-    return run.metadata.generation > attempt.revision and spec_hash(run) != attempt.spec_hash
-
-
-def _fresh(run: TrainingRun, last: Attempt) -> bool:
-    """Whether somebody has mended the run or asked for another try since its newest attempt."""
-    return retry_token(run.metadata) not in (None, last.retry_token) or _spec_changed(run, last)
+def _no_backend(backend: Backend) -> Problem:
+    """Only JobSet can be missing: every cluster has Jobs."""
+    return Problem(
+        Reason.BACKEND_MISSING,
+        f"spec.backend is {backend}, but the cluster doesn't serve {API_VERSIONS[backend]}; install JobSet (https://jobset.sigs.k8s.io), "
+        "or set spec.backend to Job. The run starts by itself once it is there",
+    )
 
 
 # -------------------------------------------------------------------------------------------------- actions and status
@@ -377,16 +325,18 @@ def _live(job: JobState) -> bool:
 
 def _deletions(this: _Pass, keep: str | None = None) -> list[Action]:
     """Jobs that still run although their attempt is over."""
-    namespace = this.run.metadata.namespace
-    leftover = [job for job in this.observed.jobs if job.name != keep and _live(job) and not job.deleting]
-    return [Delete("batch/v1", "Job", namespace, job.name, job.uid) for job in leftover]
+    return [_delete(this.run, job) for job in this.observed.jobs if job.name != keep and _live(job) and not job.deleting]
+
+
+def _delete(run: TrainingRun, job: JobState) -> Delete:
+    return Delete(API_VERSIONS[job.backend], job.backend, run.metadata.namespace, job.name, job.uid)
 
 
 def _still_there(this: _Pass) -> str | None:
     """What must be gone before another pod may write checkpoints."""
-    job = next((job.name for job in this.observed.jobs if _live(job)), None)
+    job = next((job for job in this.observed.jobs if _live(job)), None)
     pod = next((pod.name for pod in this.observed.stray_pods if pod.phase in ("Pending", "Running") and pod.exit_code is None), None)
-    return f"Job {job}" if job else f"pod {pod}" if pod else None
+    return f"{job.backend} {job.name}" if job else f"pod {pod}" if pod else None
 
 
 def _gpus_held(this: _Pass, reason: Reason) -> int | None:

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
+from dataclasses import replace
 
 import aiohttp
 
 from flywheel.adapters.adopted import AdoptedDeployments
 from flywheel.adapters.cluster import KubernetesCluster
 from flywheel.adapters.collector import CollectorExperiments
+from flywheel.adapters.discovery import OptionalKind
 from flywheel.adapters.kube_api import KubeApi
+from flywheel.adapters.kueue import KueueQueues
 from flywheel.adapters.prometheus import PrometheusMetrics
 from flywheel.adapters.prometheus_shared import SharedPrometheus
 from flywheel.adapters.router import AgentRouter
 from flywheel.adapters.trainer import TrainerPoll
 from flywheel.adapters.watch import ApiSource, Informer
 from flywheel.api.base import API_VERSION
+from flywheel.api.training_run import Backend
 from flywheel.plan.base import MANAGER, Defaults, Manifest
 from flywheel.ports import Clock, ClusterError, Experiments, MetricsProvider
 from flywheel.runtime.cache import Cache, KindSink
 from flywheel.runtime.gpu_queue import GpuQueue
-from flywheel.runtime.keys import CHILDREN, KINDS, Key
+from flywheel.runtime.keys import CHILDREN, KINDS, OPTIONAL, Key
 from flywheel.runtime.loop import Loop
 from flywheel.runtime.metrics import Metrics
 from flywheel.runtime.object_metrics import ObjectMetrics
@@ -59,6 +64,7 @@ class Operator:
         self.cache = Cache(lambda key: self.loop.wake(key))
         self.cache.listeners.append(world.gpus.seen)
         world.gpus.wakes(lambda key: self.loop.wake(key))
+        world = replace(world, queues=world.queues or KueueQueues(api), backends=self._backends)
         reconciler = Reconciler(self.cache, KubernetesCluster(api), experiments, clock, metrics, planners(world))
         self.loop = Loop(reconciler.reconcile, clock=clock, watcher=Log(metrics), on_error=reconciler.failed)
         scopes: tuple[str | None, ...] = namespaces or (None,)
@@ -67,6 +73,7 @@ class Operator:
             for kind, version in CHILDREN.items()
             for scope in scopes
         ]
+        self.optional = [self._optional(api, kind, version, scopes) for kind, version in OPTIONAL.items()]
         self._own = [
             (ApiSource(api, API_VERSION, kind, namespace=scope), KindSink(self.cache, kind, scope)) for kind in KINDS for scope in scopes
         ]
@@ -87,6 +94,8 @@ class Operator:
                 await asyncio.sleep(2)
         for informer in self.informers:
             await informer.synced.wait()
+        for optional in self.optional:
+            await optional.known()
         self.opened = True
         self.loop.open()
         _log.info("caches are complete: %d objects of ours", len(self.cache.keys(KINDS)))
@@ -109,6 +118,17 @@ class Operator:
         """What is wrong with the loop."""
         silence = asyncio.get_running_loop().time() - self.loop.last_tick
         return f"the loop has not ticked for {silence:.0f} s" if self.opened and silence > MAX_SILENCE else None
+
+    def _optional(self, api: KubeApi, kind: str, version: str, scopes: tuple[str | None, ...]) -> OptionalKind:
+        def watch(scope: str | None) -> tuple[Callable[[], Informer], KindSink]:
+            sink = KindSink(self.cache, kind, scope)
+            return lambda: Informer(ApiSource(api, version, kind, namespace=scope, selector=SELECTOR), sink), sink
+
+        return OptionalKind(api, version, kind, [watch(scope) for scope in scopes])
+
+    def _backends(self) -> frozenset[Backend]:
+        both: frozenset[Backend] = frozenset({"Job", "JobSet"})
+        return both if all(optional.available for optional in self.optional) else both - {"JobSet"}
 
     async def _list_own(self) -> None:
         for source, sink in self._own:

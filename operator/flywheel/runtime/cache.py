@@ -213,4 +213,12 @@ def _slim(body: Manifest) -> Manifest:
         slim.pop("spec", None)
     elif body["kind"] in ("Job", "Deployment"):
         slim["spec"] = {name: value for name, value in (body.get("spec") or {}).items() if name != "template"}
+    elif body["kind"] == "JobSet":
+        slim["spec"] = {**(body.get("spec") or {}), "replicatedJobs": [_slim_job(one) for one in body["spec"].get("replicatedJobs") or ()]}
     return slim
+
+
+def _slim_job(one: Manifest) -> Manifest:
+    """A JobSet's replicated Job without the template of its pods."""
+    job = one["template"].get("spec") or {}
+    return {**one, "template": {"spec": {name: value for name, value in job.items() if name != "template"}}}

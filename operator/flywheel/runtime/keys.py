@@ -7,7 +7,9 @@ from typing import NamedTuple
 KINDS = ("Flywheel", "Generation", "TrainingRun", "RewardModel", "Rollout")
 # The children that decisions read, by API version; all of them carry the managed-by label.
 CHILDREN = {"Job": "batch/v1", "Pod": "v1", "Deployment": "apps/v1", "ConfigMap": "v1", "ControllerRevision": "apps/v1"}
-CACHED = frozenset(KINDS) | frozenset(CHILDREN)
+# Children of kinds that not every cluster has.
+OPTIONAL = {"JobSet": "jobset.x-k8s.io/v1alpha2"}
+CACHED = frozenset(KINDS) | frozenset(CHILDREN) | frozenset(OPTIONAL)
 
 
 class Key(NamedTuple):

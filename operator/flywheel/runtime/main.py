@@ -82,6 +82,7 @@ async def _lead(settings: Settings, operator: Operator, leader: Leader, configur
     registry = kopf_registry(configuration, operator.cache, start=operator.sync, stop=wind_down)
     passes = asyncio.create_task(operator.loop.run(), name="loop")
     forever = [asyncio.create_task(informer.run(), name=str(informer)) for informer in operator.informers]
+    forever += [asyncio.create_task(optional.run(), name=str(optional)) for optional in operator.optional]
     forever.append(asyncio.create_task(operator.relist(), name="relist"))
     if settings.leader_election:
         forever.append(asyncio.create_task(leader.hold(), name="lease"))

@@ -12,12 +12,13 @@ from typing import Any, TypeVar
 
 from flywheel.api.base import Resource
 from flywheel.api.flywheel import Flywheel
+from flywheel.api.training_run import Backend
 from flywheel.plan.adoption import AdoptedState, adopted_state, asked_for
 from flywheel.plan.base import LABEL, Defaults, Manifest
 from flywheel.plan.kube import DeploymentState, deployment_state
 from flywheel.plan.rollout_observed import Acknowledgement, RoutesState
 from flywheel.plan.routes import UNREADABLE, routes_name
-from flywheel.ports import AdoptedServers, MetricsProvider, TrafficRouter, TrainerProgress
+from flywheel.ports import AdmissionQueues, AdoptedServers, MetricsProvider, TrafficRouter, TrainerProgress
 from flywheel.runtime.cache import View
 from flywheel.runtime.gpu_queue import GpuQueue
 from flywheel.specs.envoy import RoutesError, parse_routes
@@ -78,6 +79,8 @@ class World:
     metrics: Callable[[str], MetricsProvider]  # by the address of a Prometheus
     router: TrafficRouter
     trainer: TrainerProgress
+    queues: AdmissionQueues | None = None
+    backends: Callable[[], frozenset[Backend]] = lambda: frozenset({"Job"})  # what the cluster has by now
     parser: Parser = field(default_factory=Parser)
     throttle: Throttle = field(default_factory=Throttle)
     gpus: GpuQueue = field(default_factory=GpuQueue)

@@ -11,7 +11,7 @@ from flywheel.api.reward_model import RewardModel
 from flywheel.api.training_run import TrainingRun
 from flywheel.plan.attempts import running_pod
 from flywheel.plan.base import LABEL, Manifest
-from flywheel.plan.kube import job_state, pod_state
+from flywheel.plan.kube import JobState, job_set_state, job_state, pod_state
 from flywheel.plan.references import Key as Reference
 from flywheel.plan.references import referenced
 from flywheel.plan.training_run import TrainingRunObserved
@@ -19,6 +19,7 @@ from flywheel.runtime.cache import View
 from flywheel.runtime.observe import World
 
 PROGRESS_EVERY = dt.timedelta(seconds=1.8)  # the planner looks every two seconds
+QUEUE_EVERY = dt.timedelta(seconds=10)
 _MODELS: dict[str, type[TrainingRun] | type[RewardModel] | type[Generation]] = {
     "TrainingRun": TrainingRun,
     "RewardModel": RewardModel,
@@ -29,11 +30,7 @@ _MODELS: dict[str, type[TrainingRun] | type[RewardModel] | type[Generation]] = {
 async def observe_training_run(view: View, body: Manifest, world: World, now: dt.datetime) -> TrainingRunObserved:
     """Everything from the caches, and the progress of the pod that runs."""
     run = world.parser.parse(TrainingRun, body)
-    found = view.labelled("Job", "training-run", run.metadata.name)
-    owned = [b for b in found if run.metadata.uid in _owners(b)]
-    pods = view.labelled("Pod", "training-run", run.metadata.name)
-    jobs = tuple(job_state(b, [p for p in pods if b["metadata"]["uid"] in _owners(p)], _attempt(b)) for b in owned)
-    present = {b["metadata"]["uid"] for b in found}
+    jobs, pods_of_jobs, pods = _jobs(view, run)
     trainer = running_pod(jobs)
     progress = None
     if trainer is not None and trainer.ip:
@@ -43,12 +40,50 @@ async def observe_training_run(view: View, body: Manifest, world: World, now: dt
         run=run,
         jobs=jobs,
         objects=dict(_objects(view, world, referenced(run.spec))),
-        stray_pods=tuple(pod_state(p) for p in pods if not present & set(_owners(p))),
+        stray_pods=tuple(pod_state(p) for p in pods if p["metadata"]["uid"] not in pods_of_jobs),
         progress=progress,
+        queue_says=await _queue_says(jobs, run, world, now),
+        backends=world.backends(),
         refused=view.refused,
         gpu_wait=world.gpus.ask(run),  # after everything that takes time: what is free now is claimed in this very pass
         defaults=world.defaults,
     )
+
+
+def _jobs(view: View, run: TrainingRun) -> tuple[tuple[JobState, ...], set[str], list[Manifest]]:
+    """(the run's own Jobs and JobSets, the uids of their pods, all pods labelled as the run's)."""
+    name, uid = run.metadata.name, run.metadata.uid
+    labelled, pods = view.labelled("Job", "training-run", name), view.labelled("Pod", "training-run", name)
+
+    def pods_of(*owners: Manifest) -> list[Manifest]:
+        uids = {owner["metadata"]["uid"] for owner in owners}
+        return [pod for pod in pods if uids & set(_owners(pod))]
+
+    states: list[JobState] = []
+    theirs: set[str] = set()
+    for body in labelled:
+        if uid in _owners(body):
+            mine = pods_of(body)
+            theirs |= {pod["metadata"]["uid"] for pod in mine}
+            states.append(job_state(body, mine, _attempt(body)))
+        elif not any(owner["kind"] == "JobSet" for owner in body["metadata"].get("ownerReferences") or ()):
+            theirs |= {pod["metadata"]["uid"] for pod in pods_of(body)}  # somebody else's Job with our label
+    for body in view.labelled("JobSet", "training-run", name):
+        if uid in _owners(body):
+            jobs = [job for job in labelled if body["metadata"]["uid"] in _owners(job)]
+            mine = pods_of(*jobs)
+            theirs |= {pod["metadata"]["uid"] for pod in mine}
+            states.append(job_set_state(body, jobs, mine, _attempt(body)))
+    return tuple(states), theirs, pods
+
+
+async def _queue_says(jobs: tuple[JobState, ...], run: TrainingRun, world: World, now: dt.datetime) -> str | None:
+    """Kueue's word, asked only while the newest Job waits for it."""
+    newest = max(jobs, key=lambda job: job.attempt, default=None)
+    if world.queues is None or newest is None or newest.queue is None or not newest.suspended or newest.failed or newest.succeeded:
+        return None
+    queues, namespace, uid = world.queues, run.metadata.namespace, newest.uid
+    return await world.throttle.ask(f"queue/{uid}", QUEUE_EVERY, now, lambda: queues.waits_for(namespace, uid))
 
 
 def _owners(body: Manifest) -> list[str]:

@@ -8,7 +8,7 @@ import math
 
 from flywheel.api.base import API_VERSION, parse_duration
 from flywheel.api.common import Artifact
-from flywheel.api.training_run import Custom, Inputs, TrainingRun
+from flywheel.api.training_run import Backend, Custom, Inputs, TrainingRun
 from flywheel.specs import gang, job_set, pods
 from flywheel.specs.pods import LABEL, MANAGED_BY, Images, Manifest
 
@@ -23,6 +23,7 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",  # OpenMP's spinning costs 3-5x on shared cores
     "TOKENIZERS_PARALLELISM": "false",
 }
+API_VERSIONS: dict[Backend, str] = {"Job": "batch/v1", "JobSet": job_set.API_VERSION}
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 INHERITED_LABELS = ("flywheel", "generation", "reward-model")
 
@@ -198,11 +199,11 @@ def _command(run: TrainingRun) -> Manifest:
     return {"command": [*program, "launch", *config, *many]}
 
 
-def suspend_patch(run: TrainingRun, api_version: str, kind: str, name: str, uid: str, suspended: bool) -> Manifest:
+def suspend_patch(run: TrainingRun, name: str, uid: str, suspended: bool, *, backend: Backend = "Job") -> Manifest:
     """What pauses or resumes an attempt; its uid keeps it from making one that is gone. Never sent to what Kueue admits."""
     return {
-        "apiVersion": api_version,
-        "kind": kind,
+        "apiVersion": API_VERSIONS[backend],
+        "kind": backend,
         "metadata": {"name": name, "namespace": run.metadata.namespace, "uid": uid},
         "spec": {"suspend": suspended},
     }
