@@ -45,6 +45,7 @@ class TrainingRunObserved:
     objects: Objects = field(default_factory=dict)  # what references.referenced(run.spec) names, as far as it exists
     stray_pods: tuple[PodState, ...] = ()  # pods labelled as this run's whose Job is gone
     progress: Mapping[str, Any] | None = None  # the answer of attempts.running_pod(jobs)
+    poll: dt.timedelta = POLL  # how often this run may ask its trainer: the more trainers there are, the less often each
     refused: str | None = None  # why the API server refused this run's Job last time (not retryable)
     defaults: Defaults = field(default_factory=Defaults)
 
@@ -111,7 +112,7 @@ def _follow(this: _Pass, attempt: Attempt) -> Plan:
             "job_uid": job.uid,
             "retry_token": retry_token(this.run.metadata) or attempt.retry_token,
             "start_time": attempt.start_time or min((pod.started for pod in pods if pod.started), default=None),
-            "gpu_seconds": max(attempt.gpu_seconds, ends.gpu_seconds(job, this.run.spec.gpus_per_node, this.now)),
+            "gpu_seconds": _spent(this, attempt, job),
         }
     )
     this = this.with_last(attempt).having(next_retry_time=None)
@@ -121,6 +122,16 @@ def _follow(this: _Pass, attempt: Attempt) -> Plan:
     if job.deleting:
         return _settle(this, "Pending", Reason.WAITING, f"Job {job.name} is being deleted", progressing=False, again=SOON)
     return _watch(this, attempt, job)
+
+
+def _spent(this: _Pass, attempt: Attempt, job: JobState) -> float:
+    """GPU-seconds so far: exact at the end, meanwhile as of the last poll. A number that grew at every look would write the
+    status at every look, and every write is a reason to look again."""
+    gpus = this.run.spec.gpus_per_node
+    spent = ends.gpu_seconds(job, gpus, this.now)
+    over = job.succeeded or job.failed or any(pod.exit_code is not None for pod in job.pods)
+    due = spent - attempt.gpu_seconds >= gpus * this.observed.poll.total_seconds()
+    return max(attempt.gpu_seconds, spent) if over or due else attempt.gpu_seconds
 
 
 def _create(this: _Pass, attempt: Attempt) -> Plan:
@@ -157,7 +168,7 @@ def _watch(this: _Pass, attempt: Attempt, job: JobState) -> Plan:
         actions.append(ApplyAction(suspend_patch(run, job.name, job.uid, run.spec.suspend)))
     progress, metrics = ends.read_progress(this.observed.progress)
     this = this.having(progress=ends.further(this.status.progress, progress), metrics=metrics or this.status.metrics)
-    again = {"Running": POLL, "Suspended": SUSPENDED if job.suspended else SOON}.get(phase, SOON)
+    again = {"Running": this.observed.poll, "Suspended": SUSPENDED if job.suspended else SOON}.get(phase, SOON)
     return _settle(this, phase, reason, message, progressing=reason in (Reason.STARTING, Reason.RUNNING), again=again, actions=actions)
 
 

@@ -38,7 +38,9 @@ class Metrics:
             "flywheel_operator_last_tick_timestamp_seconds", "When a worker last took something from the queue.", registry=self.registry
         )
         self._unseen = Gauge(
-            "flywheel_operator_awaiting_first_pass", "Objects that this process has yet to look at for the first time.", registry=self.registry
+            "flywheel_operator_awaiting_first_pass",
+            "Objects that this process has yet to look at for the first time.",
+            registry=self.registry,
         )
         # Latency without resource and code, which would multiply the buckets by a hundred.
         self._requests = Counter(

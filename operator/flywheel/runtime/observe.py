@@ -15,11 +15,13 @@ from flywheel.plan.base import LABEL, Defaults, Manifest
 from flywheel.plan.kube import DeploymentState, deployment_state
 from flywheel.plan.rollout_observed import Acknowledgement, RoutesState
 from flywheel.plan.routes import UNREADABLE, routes_name
+from flywheel.plan.training_run import POLL
 from flywheel.ports import MetricsProvider, TrafficRouter, TrainerProgress
 from flywheel.runtime.cache import View
 from flywheel.specs.envoy import RoutesError, parse_routes
 
 _log = logging.getLogger(__name__)
+TRAINERS_A_SECOND = 25.0  # progress changes at every look, and every change is a write of a status
 Model = TypeVar("Model", bound=Resource)
 Value = TypeVar("Value")
 
@@ -42,6 +44,26 @@ class Throttle:
         while len(self._answers) > self._size:
             self._answers.popitem(last=False)
         return answer
+
+
+class Pace:
+    """How often each of many may be asked, so that all together are asked at most so many times a second."""
+
+    def __init__(self, least: dt.timedelta, rate: float) -> None:
+        self._least, self._rate = least, rate
+        self._asked: OrderedDict[str, dt.datetime] = OrderedDict()  # those that ask, the one that is silent for longest first
+
+    def interval(self, key: str, now: dt.datetime) -> dt.timedelta:
+        """For one of them, which counts from now on, until it has been silent for two intervals."""
+        self._asked[key] = now
+        self._asked.move_to_end(key)
+        interval = self._interval()
+        while len(self._asked) > 1 and abs(now - next(iter(self._asked.values()))) > 2 * interval:
+            self._asked.popitem(last=False)
+        return self._interval()
+
+    def _interval(self) -> dt.timedelta:
+        return max(self._least, dt.timedelta(seconds=len(self._asked) / self._rate))
 
 
 class Parser:
@@ -75,6 +97,7 @@ class World:
     trainer: TrainerProgress
     parser: Parser = field(default_factory=Parser)
     throttle: Throttle = field(default_factory=Throttle)
+    trainers: Pace = field(default_factory=lambda: Pace(POLL, TRAINERS_A_SECOND))
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from flywheel.plan.base import LABEL, Manifest
 from flywheel.plan.kube import job_state, pod_state
 from flywheel.plan.references import Key as Reference
 from flywheel.plan.references import referenced
-from flywheel.plan.training_run import TrainingRunObserved
+from flywheel.plan.training_run import POLL, TrainingRunObserved
 from flywheel.runtime.cache import View
 from flywheel.runtime.observe import World
 
-PROGRESS_EVERY = dt.timedelta(seconds=1.8)  # the planner looks every two seconds
+SLACK = dt.timedelta(seconds=0.2)  # a look that comes a little early asks all the same
 _MODELS: dict[str, type[TrainingRun] | type[RewardModel] | type[Generation]] = {
     "TrainingRun": TrainingRun,
     "RewardModel": RewardModel,
@@ -35,16 +35,18 @@ async def observe_training_run(view: View, body: Manifest, world: World, now: dt
     jobs = tuple(job_state(b, [p for p in pods if b["metadata"]["uid"] in _owners(p)], _attempt(b)) for b in owned)
     present = {b["metadata"]["uid"] for b in found}
     trainer = running_pod(jobs)
-    progress = None
+    progress, poll = None, POLL
     if trainer is not None and trainer.ip:
         address = trainer.ip
-        progress = await world.throttle.ask(f"progress/{trainer.uid}", PROGRESS_EVERY, now, lambda: world.trainer.progress(address))
+        poll = world.trainers.interval(trainer.uid, now)
+        progress = await world.throttle.ask(f"progress/{trainer.uid}", poll - SLACK, now, lambda: world.trainer.progress(address))
     return TrainingRunObserved(
         run=run,
         jobs=jobs,
         objects=dict(_objects(view, world, referenced(run.spec))),
         stray_pods=tuple(pod_state(p) for p in pods if not present & set(_owners(p))),
         progress=progress,
+        poll=poll,
         refused=view.refused,
         defaults=world.defaults,
     )
