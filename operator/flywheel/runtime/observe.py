@@ -73,12 +73,14 @@ class Parser:
         self._models: OrderedDict[str, tuple[str, Resource]] = OrderedDict()
         self._size = size
 
-    def parse(self, model: type[Model], body: Manifest) -> Model:
-        """Raises pydantic's ValidationError for an object that a newer or an older operator wrote."""
+    def parse(self, model: type[Model], body: Manifest, *inside: str) -> Model:
+        """An object, or what is inside of it. Raises pydantic's ValidationError for an object that a newer or an older operator wrote."""
         meta = body["metadata"]
         held = self._models.get(meta["uid"])
         if held is not None and held[0] == meta["resourceVersion"] and isinstance(held[1], model):
             return held[1]
+        for name in inside:
+            body = body[name]
         parsed = model.model_validate(body)
         self._models[meta["uid"]] = (meta["resourceVersion"], parsed)
         self._models.move_to_end(meta["uid"])

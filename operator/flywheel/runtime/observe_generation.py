@@ -31,7 +31,7 @@ async def observe_generation(view: View, body: Manifest, world: World, now: dt.d
         generation=generation,
         flywheel=flywheel,
         defaults=world.defaults,
-        snapshot=GenerationSpec.model_validate(snapshot["data"]["spec"]) if snapshot else None,
+        snapshot=parse(GenerationSpec, snapshot, "data", "spec") if snapshot else None,
         training_runs={b["metadata"]["name"]: parse(TrainingRun, b) for b in view.owned("TrainingRun", uid)},
         reward_models={b["metadata"]["name"]: parse(RewardModel, b) for b in view.owned("RewardModel", uid)},
         rollout=parse(Rollout, rollout) if rollout else None,
