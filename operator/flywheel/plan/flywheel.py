@@ -18,6 +18,7 @@ from flywheel.plan import arms
 from flywheel.plan.base import Action, Defaults, Emit, Manifest, Owner, Plan, earliest
 from flywheel.plan.flywheel_laps import plan_laps
 from flywheel.plan.kube import DeploymentState
+from flywheel.plan.parts import Parts
 from flywheel.plan.rollout_observed import Acknowledgement, RoutesState, holds_service
 from flywheel.plan.rollout_verdict import why_not_ready
 from flywheel.plan.routes import acknowledged, write_routes
@@ -42,6 +43,7 @@ class FlywheelObserved:
     deployments: Mapping[str, DeploymentState] = field(default_factory=dict)  # of this service, by name
     anchors: Mapping[str, Manifest] = field(default_factory=dict)  # of this service, by arm name
     routes: RoutesState | None = None
+    parts: Parts | None = None  # of this service; None: not looked at
     acknowledgements: tuple[Acknowledgement, ...] = ()
     conversations: float | None = None  # kept so far, as Prometheus has it
 
@@ -164,6 +166,7 @@ def _serve(draft: Draft) -> None:
         storage=flywheel.spec.storage,
         owners=_owners(draft),
         defaults=observed.defaults,
+        parts=observed.parts,
     )
     alone = not _busy(draft) or _never_served(draft)  # else a Rollout gives the champion's arm its role
     if alone or champion.arm not in observed.anchors or champion.arm not in observed.deployments:
@@ -196,7 +199,7 @@ def _champion_arm(draft: Draft, champion: ChampionStatus) -> list[Action]:
         defaults=observed.defaults,
     )
     frozen, deployment = observed.anchors.get(champion.arm), observed.deployments.get(champion.arm)
-    return arms.arm_actions(frozen, deployment, render, arms.STABLE, never_served=_never_served(draft))
+    return arms.arm_actions(frozen, deployment, render, arms.STABLE, never_served=_never_served(draft), parts=observed.parts)
 
 
 def _busy(draft: Draft) -> bool:

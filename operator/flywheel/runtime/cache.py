@@ -16,16 +16,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from flywheel.plan.base import LABEL, Manifest
+from flywheel.plan.parts import fields_of_ours
 from flywheel.runtime.keys import KINDS, LABELS, PARTS, UNOWNED, Key, Topic
 
 _log = logging.getLogger(__name__)
 _TOMBSTONES = 10_000
+OURS = "fieldsOfOurs"  # of a part of a service, instead of its managedFields
 _SHORT = 64  # characters of a string that others may have too
 
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """One object. Children are kept packed: most are read seldom, and as dictionaries they take twenty times the memory."""
+    """One object. Children are kept packed: most are read seldom, and as dictionaries they take many times the memory."""
 
     uid: str
     version: str
@@ -42,7 +44,9 @@ class _Held:
 
 def _hold(key: Key, body: Manifest) -> _Held:
     slim, meta = _slim(body), body["metadata"]
-    content = _shared(slim) if key.kind in KINDS else zlib.compress(json.dumps(slim, separators=(",", ":")).encode(), 1)
+    content = (
+        _shared(slim) if key.kind in KINDS or key.kind in PARTS else zlib.compress(json.dumps(slim, separators=(",", ":")).encode(), 1)
+    )
     return _Held(meta["uid"], meta.get("resourceVersion", ""), _topics(key, body), content)
 
 
@@ -55,6 +59,7 @@ class Cache:
         self._index: dict[Topic, set[Key]] = defaultdict(set)
         self._subscribers: dict[Topic, set[Key]] = defaultdict(set)
         self._buried: OrderedDict[str, None] = OrderedDict()  # uids never return: a late list can't raise the dead
+        self.listeners: list[Callable[[Key, Manifest | None], None]] = []  # told of every change, before anybody is woken
 
     def put(self, body: Manifest) -> None:
         """Take an object over, unless a newer version is held: a write's answer may overtake its watch event."""
@@ -69,6 +74,7 @@ class Cache:
             self._unindex(topic, key)
         for topic in now.topics - before:
             self._index[topic].add(key)
+        self._tell(key, now.body if self.listeners else None)
         self._notify(key, before | now.topics)
 
     def remove(self, body: Manifest) -> None:
@@ -83,6 +89,7 @@ class Cache:
         del self._objects[key.kind][key]
         for topic in held.topics:
             self._unindex(topic, key)
+        self._tell(key, None)
         self._notify(key, held.topics)
 
     def get(self, key: Key) -> Manifest | None:
@@ -119,6 +126,10 @@ class Cache:
                 keys.discard(key)
                 if not keys:
                     del self._subscribers[topic]
+
+    def _tell(self, key: Key, body: Manifest | None) -> None:
+        for listener in self.listeners:
+            listener(key, body)
 
     def _notify(self, key: Key, topics: Iterable[Topic]) -> None:
         topics = (*topics, Topic("name", key.kind, key.namespace, key.name))
@@ -245,7 +256,9 @@ def _slim(body: Manifest) -> Manifest:
         slim.pop("spec", None)
     elif body["kind"] in ("Job", "Deployment"):
         slim["spec"] = {name: value for name, value in (body.get("spec") or {}).items() if name != "template"}
-    elif body["kind"] in PARTS:
-        slim.pop("spec", None)
-        slim.pop("status", None)
+    if body["kind"] in PARTS:
+        names = ("name", "namespace", "uid", "labels", "deletionTimestamp")
+        slim = {"kind": body["kind"], "metadata": {name: meta[name] for name in names if name in meta}}
+    if body["kind"] in (*PARTS, "Deployment"):
+        slim[OURS] = sys.intern(fields_of_ours(body))  # parts of one making have it in common
     return slim

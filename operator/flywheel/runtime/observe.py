@@ -13,11 +13,13 @@ from typing import Any, TypeVar
 from flywheel.api.base import Resource
 from flywheel.plan.base import LABEL, Defaults, Manifest
 from flywheel.plan.kube import DeploymentState, deployment_state
+from flywheel.plan.parts import Parts
 from flywheel.plan.rollout_observed import Acknowledgement, RoutesState
 from flywheel.plan.routes import UNREADABLE, routes_name
 from flywheel.plan.training_run import POLL
 from flywheel.ports import MetricsProvider, TrafficRouter, TrainerProgress
-from flywheel.runtime.cache import View
+from flywheel.runtime.cache import OURS, View
+from flywheel.runtime.keys import PARTS
 from flywheel.specs.envoy import RoutesError, parse_routes
 
 _log = logging.getLogger(__name__)
@@ -109,15 +111,20 @@ class ServiceState:
     deployments: Mapping[str, DeploymentState]
     anchors: Mapping[str, Manifest]
     routes: RoutesState | None
+    parts: Parts
 
 
 def observe_service(view: View, service: str) -> ServiceState:
     """Arms, router, collector and routes of a service."""
     pods = view.labelled("Pod", "flywheel", service)
-    deployments = [deployment_state(body, _pods_of(body, pods)) for body in view.labelled("Deployment", "flywheel", service)]
+    found = view.labelled("Deployment", "flywheel", service)
+    deployments = [deployment_state(body, _pods_of(body, pods)) for body in found]
+    found += [body for kind in PARTS for body in view.labelled(kind, "flywheel", service)]
+    parts = {(body["kind"], body["metadata"]["name"]): body[OURS] for body in found}
     revisions = view.labelled("ControllerRevision", "flywheel", service)
     arms = {_label(body, "arm"): body for body in revisions if _label(body, "component") == "vllm"}
-    return ServiceState({d.name: d for d in deployments}, {arm: body for arm, body in arms.items() if arm}, _routes(view, service))
+    anchors = {arm: body for arm, body in arms.items() if arm}
+    return ServiceState({d.name: d for d in deployments}, anchors, _routes(view, service), parts)
 
 
 def _pods_of(deployment: Manifest, pods: list[Manifest]) -> list[Manifest]:

@@ -36,6 +36,7 @@ async def observe_flywheel(view: View, body: Manifest, world: World, now: dt.dat
         deployments=service.deployments,
         anchors=service.anchors,
         routes=service.routes,
+        parts=service.parts,
         acknowledgements=acks,
         conversations=conversations,
     )

@@ -47,6 +47,7 @@ async def observe_rollout(view: View, body: Manifest, world: World, now: dt.date
         deployments=service.deployments,
         anchors=service.anchors,
         routes=service.routes,
+        parts=service.parts,
         acknowledgements=acknowledged,
         evidence=evidence,
         errors=errors,
