@@ -325,9 +325,9 @@ async def measure(server: ApiServer, operator: Operator, sizes: list[int], quick
         await build(api, operator, before, size, 60 + 3.0 * (size - before))
         row.build = time.monotonic() - began
         print(f"{size}: built in {row.build:.0f} s, {operator.rss('VmRSS'):.0f} MB", flush=True)
-        await asyncio.sleep(5 if quick else 15)
-        await steady(operator, row, 15 if quick else 60)
-        events, aborts = (40, 5) if quick else (200, 10)
+        await asyncio.sleep(5)
+        await steady(operator, row, 15 if quick else 40)
+        events, aborts = (40, 5) if quick else (120, 10)
         found = await operator.metrics()
         row.objects = int(sum(value for name, value in found.items() if name.startswith("flywheel_objects{")))
         await restart(operator, row)
@@ -350,9 +350,7 @@ def show(row: Row) -> None:
     print(f"{row.size} Flywheels: {row.objects} objects of the five kinds")
     print(f"  memory     {row.rss:.0f} MB now, {row.peak:.0f} MB at most")
     print(f"  cpu        {row.cores:.2f} cores at steady state, {row.passes:.0f} passes/s")
-    print(
-        f"  restart    every object had its first pass after {row.restart:.1f} s; {row.writes_and_reads:.3f} requests for single objects each"
-    )
+    print(f"  restart    all had their first pass after {row.restart:.1f} s; {row.writes_and_reads:.3f} requests for single objects each")
     print("             " + ", ".join(f"{name} {count:.0f}" for name, count in sorted(row.calls.items())))
     print("  steady     " + ", ".join(f"{name} {rate:.1f}/s" for name, rate in sorted(row.steady.items())))
     for name, delays in row.delays.items():

@@ -252,8 +252,8 @@ class Answers:
 
     def _all(self, query: str, now: float) -> list[Body]:
         """One series a service, or one a service and generation, as the query groups them."""
-        value = [now, "0" if "5.." in query else "100"]
-        found = []
+        value: list[Any] = [now, "0" if "5.." in query else "100"]
+        found: list[Body] = []
         for service, arms in self._kubelet.arms.items():
             labels = {"flywheel": service, "flywheel_namespace": "default"}
             found += (
@@ -271,7 +271,7 @@ def _moments(experiment: str, now: float) -> list[Body]:
         for metric, total in (("breadth", TURNED), ("depth", TURNED), ("errors", 0), ("thumbs_down", 0)):
             for name, value in (("users", USERS), ("sum", total), ("sum_squares", total)):
                 numbers.append(({"__name__": f"flywheel_experiment_{name}", "slice": slice_, "metric": metric}, value))
-    return [{"metric": {**metric, "experiment": experiment}, "value": [now, str(value)]} for metric, value in numbers]
+    return [{"metric": metric | {"experiment": experiment}, "value": [now, str(value)]} for metric, value in numbers]
 
 
 async def play(kubeconfig: Path, flywheels: int) -> None:

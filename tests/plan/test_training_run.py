@@ -60,6 +60,24 @@ def test_an_attempt_remembers_the_image_that_its_pod_ran() -> None:
     assert world.run.status.attempts[-1].image_id == ran
 
 
+def test_gpu_seconds_of_a_running_attempt_grow_by_polls_and_are_no_reason_to_write_at_every_look() -> None:
+    world = started(gpusPerNode=8)
+    before = world.step(after=2.0).run.status
+    assert before.gpu_seconds > 0
+    looks = [world.step(after=0.05).run.status for _ in range(20)]  # each write of a status is followed by a look
+    assert all(status == before for status in looks)
+    later = world.step(after=1.5).run.status
+    assert later.gpu_seconds - before.gpu_seconds == pytest.approx(8 * 2.5, abs=0.2)
+    world.ends(75).step(after=0.5)
+    assert world.run.status.gpu_seconds >= later.gpu_seconds
+
+
+def test_a_run_is_looked_at_as_often_as_there_is_time_for_so_many_trainers() -> None:
+    world = started()
+    plan = plan_training_run(TrainingRunObserved(run=world.run, jobs=tuple(world.jobs.values()), poll=seconds(40)), world.now)
+    assert plan.requeue_at == world.now + seconds(40)
+
+
 def test_progress_is_mirrored_while_the_pod_runs_and_nonsense_is_ignored() -> None:
     world = started()
     world.progress = {

@@ -23,7 +23,7 @@ from flywheel.plan.rollout_observed import Acknowledgement, ErrorShare
 from flywheel.ports import ClusterError
 from flywheel.runtime.cache import Cache
 from flywheel.runtime.gpu_queue import GpuQueue
-from flywheel.runtime.keys import CHILDREN, KINDS, Key
+from flywheel.runtime.keys import CHILDREN, KINDS, PARTS, Key
 from flywheel.runtime.loop import Loop
 from flywheel.runtime.metrics import Metrics
 from flywheel.runtime.observe import World
@@ -170,7 +170,7 @@ class Operator:
 
     def _take(self, what: str, body: Body) -> None:
         ours = (body["metadata"].get("labels") or {}).get("app.kubernetes.io/managed-by") == "flywheel-operator"
-        if body["kind"] in KINDS or (body["kind"] in CHILDREN and ours):
+        if body["kind"] in KINDS or (body["kind"] in (*CHILDREN, *PARTS) and ours):
             getattr(self.cache, what)(body)
 
     def passed(self, key: Key, seconds: float, error: Exception | None) -> None:

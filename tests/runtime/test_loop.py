@@ -9,7 +9,7 @@ import pytest
 
 from flywheel.ports import ClusterError, Conflict, NameConflict
 from flywheel.runtime.keys import Key
-from flywheel.runtime.loop import EVENT_FLOOR, MAX_BACKOFF, OUTAGE_BACKOFF, Loop, Outcome
+from flywheel.runtime.loop import EVENT_FLOOR, IDLE_LOOKS_OF_OTHERS, MAX_BACKOFF, OUTAGE_BACKOFF, Loop, Outcome
 from tests.runtime.faketime import START, LoopClock, now, run
 
 A, B = Key("Rollout", "demo", "a"), Key("Rollout", "demo", "b")
@@ -332,5 +332,58 @@ def test_a_pass_that_hangs_for_ever_is_cut_off_and_retried() -> None:
             await asyncio.sleep(300)
             assert len(recorder.times[A]) >= 2
             assert recorder.errors
+
+    run(main())
+
+
+def test_looks_that_find_nothing_to_do_are_rarer_the_more_objects_there_are_and_never_those_of_few() -> None:
+    async def idle(key: Key) -> Outcome:
+        return Outcome(requeue_at=LoopClock().now() + dt.timedelta(seconds=5), idle=True)
+
+    async def main(count: int) -> float:
+        async with running(idle) as (loop, recorder):
+            for number in range(count):
+                loop.wake(Key("Flywheel", "demo", f"f{number}"))
+            await asyncio.sleep(600)
+            times = recorder.times[Key("Flywheel", "demo", "f0")]
+            return times[-1] - times[-2]
+
+    assert run(main(10)) == pytest.approx(5, abs=0.5)
+    assert run(main(900)) == pytest.approx(900 / IDLE_LOOKS_OF_OTHERS, abs=1)
+
+
+def test_an_object_that_is_busy_or_about_to_act_is_looked_at_when_it_asks_however_many_others_there_are() -> None:
+    async def soon(key: Key) -> Outcome:
+        return Outcome(requeue_at=LoopClock().now() + dt.timedelta(seconds=1 if key == A else 5), idle=key == A)
+
+    async def main() -> None:
+        async with running(soon) as (loop, recorder):
+            for number in range(2000):
+                loop.wake(Key("Rollout", "demo", f"r{number}"))
+            loop.wake(A)
+            await asyncio.sleep(60)
+            assert len(recorder.times[A]) == pytest.approx(60, abs=3)
+            assert len(recorder.times[Key("Rollout", "demo", "r7")]) == pytest.approx(12, abs=1)
+
+    run(main())
+
+
+def test_what_no_longer_asks_for_another_look_makes_room_for_the_others() -> None:
+    over = False
+
+    async def idle(key: Key) -> Outcome:
+        done = over and key.name != "f0"
+        return Outcome(requeue_at=None if done else LoopClock().now() + dt.timedelta(seconds=5), idle=True)
+
+    async def main() -> None:
+        nonlocal over
+        async with running(idle) as (loop, recorder):
+            for number in range(900):
+                loop.wake(Key("Flywheel", "demo", f"f{number}"))
+            await asyncio.sleep(100)
+            over = True
+            await asyncio.sleep(200)
+            times = recorder.times[Key("Flywheel", "demo", "f0")]
+            assert times[-1] - times[-2] == pytest.approx(5, abs=0.5)
 
     run(main())

@@ -178,7 +178,8 @@ def test_the_progress_of_a_run_is_told_while_it_runs() -> None:
 def test_the_loop_is_looked_at_when_prometheus_asks_and_not_when_it_moves() -> None:
     metrics = Metrics()
     depth = 3
-    metrics.watch_loop(lambda: depth, lambda: 1234.5)
+    metrics.watch_loop(lambda: depth, lambda: 12, lambda: 1234.5)
+    assert metrics.registry.get_sample_value("flywheel_operator_awaiting_first_pass") == 12
     assert metrics.registry.get_sample_value("flywheel_operator_queue_depth") == 3
     depth = 7
     assert metrics.registry.get_sample_value("flywheel_operator_queue_depth") == 7

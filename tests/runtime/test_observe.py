@@ -14,7 +14,7 @@ from flywheel.plan.rollout_observed import Acknowledgement, ErrorShare
 from flywheel.plan.routes import UNREADABLE
 from flywheel.runtime.cache import Cache, View
 from flywheel.runtime.keys import Key
-from flywheel.runtime.observe import Parser, Throttle, World, acknowledgements, observe_service
+from flywheel.runtime.observe import Pace, Parser, Throttle, World, acknowledgements, observe_service
 from flywheel.runtime.observe_flywheel import observe_flywheel
 from flywheel.runtime.observe_generation import observe_generation
 from flywheel.runtime.observe_rollout import observe_rollout
@@ -241,3 +241,26 @@ def test_the_stages_of_a_lap_are_those_that_were_worked_out_at_its_start() -> No
     world = World(Defaults(), lambda address: None, Routers(), None)  # type: ignore[arg-type, return-value]
     observed = asyncio.run(observe_generation(View(cache, Key("Generation", "demo", "g")), own, world, START))
     assert [stage.name for stage in observed.stages or ()] == ["only"]
+
+
+@pytest.mark.parametrize(("trainers", "seconds"), [(1, 2), (50, 2), (100, 4), (1000, 40)])
+def test_trainers_are_asked_every_two_seconds_and_less_often_the_more_there_are(trainers: int, seconds: float) -> None:
+    pace = Pace(dt.timedelta(seconds=2), 25.0)
+    for number in range(trainers):
+        interval = pace.interval(f"pod-{number}", START)
+    assert interval == dt.timedelta(seconds=seconds)
+
+
+def test_trainers_that_have_ended_make_room_for_the_others() -> None:
+    pace = Pace(dt.timedelta(seconds=2), 25.0)
+    for number in range(1000):
+        pace.interval(f"pod-{number}", START)
+    assert pace.interval("pod-0", START + dt.timedelta(seconds=90)) == dt.timedelta(seconds=2)
+
+
+@pytest.mark.parametrize("days", [-1, 1])
+def test_a_wall_clock_that_jumps_leaves_no_trainer_slow_for_ever(days: int) -> None:
+    pace, jumped = Pace(dt.timedelta(seconds=2), 25.0), START + dt.timedelta(days=days)
+    for number in range(1000):
+        pace.interval(f"old-{number}", START)
+    assert [pace.interval("one", jumped), pace.interval("two", jumped)] == [dt.timedelta(seconds=2)] * 2

@@ -101,6 +101,7 @@ class KubeApi:
         query: Query = (),
         body: Any = None,
         content_type: str = "application/json",
+        accept: str = "application/json",
         seconds: float = REQUEST_TIMEOUT,
         urgent: bool = False,
     ) -> Manifest:
@@ -110,7 +111,7 @@ class KubeApi:
             status = 0
             try:
                 response = await self._send(
-                    method, path, query, body, content_type, aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_TIMEOUT)
+                    method, path, query, body, (accept, content_type), aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_TIMEOUT)
                 )
                 status, data = response.status, await response.read()
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -122,13 +123,15 @@ class KubeApi:
         return _object(data, f"{method} {path}")
 
     @contextlib.asynccontextmanager
-    async def stream(self, path: str, *, query: Query, seconds: float) -> AsyncIterator[AsyncIterator[Manifest]]:
+    async def stream(
+        self, path: str, *, query: Query, seconds: float, accept: str = "application/json"
+    ) -> AsyncIterator[AsyncIterator[Manifest]]:
         """The JSON lines of a watch, at most for so many seconds. Entered once the server has accepted it."""
         what, started, status = f"WATCH {path}", time.monotonic(), 0
         try:
             limits = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_TIMEOUT)
             try:
-                response = await self._send("GET", path, query, None, "application/json", limits)
+                response = await self._send("GET", path, query, None, (accept, "application/json"), limits)
                 status = response.status
             finally:
                 self._on_request("WATCH", resource_of(path), status, time.monotonic() - started)
@@ -142,10 +145,10 @@ class KubeApi:
             raise ClusterError(f"{what}: {_reason(error)}", status=0, retryable=True) from error
 
     async def _send(
-        self, method: str, path: str, query: Query, body: Any, content_type: str, limits: aiohttp.ClientTimeout
+        self, method: str, path: str, query: Query, body: Any, types: tuple[str, str], limits: aiohttp.ClientTimeout
     ) -> aiohttp.ClientResponse:
         arguments = await self._client.param_serialize(
-            method, path, query_params=list(query), header_params={"Accept": "application/json", "Content-Type": content_type},
+            method, path, query_params=list(query), header_params={"Accept": types[0], "Content-Type": types[1]},
             body=body, auth_settings=["BearerToken"],
         )  # fmt: skip
         answer = await self._client.call_api(*arguments, _request_timeout=limits)

@@ -81,7 +81,8 @@ class PrometheusMetrics:
         return ErrorShare(failed=max(0.0, failed or 0.0), total=max(0.0, total))
 
     async def conversations(self, namespace: str, service: str) -> float | None:
-        """Conversations kept so far. Not the sum: after a restart of the collector its predecessor's series lingers, and both count alike."""
+        """Conversations kept so far."""
+        # Not the sum: after a restart of the collector the series of its predecessor lingers, and both count the same conversations.
         ours = f'flywheel="{_escape(service)}",flywheel_namespace="{_escape(namespace)}"'
         return await self.scalar(f"max(flywheel_conversations_total{{{ours}}})")
 

@@ -7,6 +7,7 @@ connection; both are the point here. Changes go to a sink synchronously and in t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import AsyncIterator, Callable
@@ -23,6 +24,8 @@ SERVER_TIMEOUT = 300.0  # the server ends a watch after that; we go on from the 
 INACTIVITY = 90.0  # bookmarks come every minute, if any: a longer silence may be a dead connection, and asking again is cheap
 HUNG_UP = 5.0  # a watch that ends earlier, without an event, was refused in all but name
 PAGE = 500
+PARTIAL = "g=meta.k8s.io;v=v1"
+JSON = "application/json"
 MAX_BACKOFF = 30.0
 
 
@@ -55,8 +58,11 @@ class Source(Protocol):
 class ApiSource:
     """One kind of the API server, filtered by the server."""
 
-    def __init__(self, api: KubeApi, api_version: str, kind: str, *, namespace: str | None = None, selector: str = "") -> None:
+    def __init__(
+        self, api: KubeApi, api_version: str, kind: str, *, namespace: str | None = None, selector: str = "", metadata_only: bool = False
+    ) -> None:
         self._api, self._api_version, self._kind = api, api_version, kind
+        self._form = PARTIAL if metadata_only else ""
         self._path = collection_path(api_version, kind, namespace)
         self._query = [("labelSelector", selector)] if selector else []
 
@@ -68,7 +74,8 @@ class ApiSource:
         token = ""
         while True:
             query = [*self._query, ("limit", str(PAGE)), *([("continue", token)] if token else [])]
-            page = await self._api.request("GET", self._path, query=query, seconds=60)
+            accept = f"application/json;as=PartialObjectMetadataList;{self._form}" if self._form else JSON
+            page = await self._api.request("GET", self._path, query=query, seconds=60, accept=accept)
             # Items of a list carry neither apiVersion nor kind.
             items += [{**item, "apiVersion": self._api_version, "kind": self._kind} for item in page.get("items") or ()]
             token = page["metadata"].get("continue") or ""
@@ -78,7 +85,20 @@ class ApiSource:
     def watch(self, version: str) -> AbstractAsyncContextManager[AsyncIterator[Manifest]]:
         query = [*self._query, ("watch", "true"), ("allowWatchBookmarks", "true"), ("resourceVersion", version)]
         query.append(("timeoutSeconds", str(int(SERVER_TIMEOUT * random.uniform(0.8, 1.2)))))  # noqa: S311 - spreads reconnects
-        return self._api.stream(self._path, query=query, seconds=SERVER_TIMEOUT * 1.5)
+        accept = f"application/json;as=PartialObjectMetadata;{self._form}" if self._form else JSON
+        return self._typed(self._api.stream(self._path, query=query, seconds=SERVER_TIMEOUT * 1.5, accept=accept))
+
+    @contextlib.asynccontextmanager
+    async def _typed(self, stream: AbstractAsyncContextManager[AsyncIterator[Manifest]]) -> AsyncIterator[AsyncIterator[Manifest]]:
+        async with stream as events:
+            yield self._named(events) if self._form else events
+
+    async def _named(self, events: AsyncIterator[Manifest]) -> AsyncIterator[Manifest]:
+        """Metadata alone comes as an object of a kind of its own."""
+        async for event in events:
+            if event.get("type") in ("ADDED", "MODIFIED", "DELETED"):
+                event["object"] |= {"apiVersion": self._api_version, "kind": self._kind}
+            yield event
 
 
 class Informer:

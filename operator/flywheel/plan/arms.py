@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from flywheel.api.common import Artifact, Serving, Storage
 from flywheel.plan.base import LABEL, MANAGED_BY, Action, Apply, Create, Defaults, Delete, Manifest, deployments_last
 from flywheel.plan.kube import DeploymentState
+from flywheel.plan.parts import Parts, damaged, restore
 from flywheel.specs.vllm import arm_manifests
 
 ROLE = LABEL + "role"
@@ -62,12 +63,13 @@ def arm_actions(
     *,
     replicas: int | None = None,
     never_served: bool = False,
+    parts: Parts | None = None,
 ) -> list[Action]:
     """What brings an arm into its role: freeze it, make it, or relabel and rescale it. Nothing when it is as it should be.
 
     `render` is asked for the anchor only when there is none; and while an arm never served anybody, to see whether the spec
     was mended: then it goes, and a later pass makes it anew. `replicas` None keeps what runs (an autoscaler's or a person's
-    choice), and at least what was frozen.
+    choice), and at least what was frozen. `parts` are looked at for what somebody deleted or changed, if they are given.
     """
     if frozen is None:
         return [Create(render())]
@@ -75,7 +77,8 @@ def arm_actions(
         return [delete_arm(frozen)]
     ours = deployment is not None and deployment.owner_uid in (None, frozen["metadata"]["uid"])  # else it goes with an earlier anchor
     if deployment is not None and ours and deployment.labels.get(ROLE) == role and replicas in (None, deployment.replicas):
-        return []
+        broken = damaged(frozen["data"]["manifests"], parts) if parts is not None else {}
+        return restore({why: _owned(manifest, frozen, role, deployment, deployment.replicas) for why, manifest in broken.items()})
     return [Apply(_owned(manifest, frozen, role, deployment, replicas)) for manifest in deployments_last(frozen["data"]["manifests"])]
 
 

@@ -23,6 +23,7 @@ from flywheel.plan.flywheel_names import first_generation, is_first
 from flywheel.plan.garbage import Mark
 from flywheel.plan.kube import DeploymentState
 from flywheel.plan.lineage import remembered
+from flywheel.plan.parts import Parts
 from flywheel.plan.rollout_observed import Acknowledgement, RoutesState, holds_service
 from flywheel.plan.rollout_verdict import why_not_ready
 from flywheel.plan.routes import acknowledged, write_routes
@@ -48,6 +49,7 @@ class FlywheelObserved:
     deployments: Mapping[str, DeploymentState] = field(default_factory=dict)  # of this service, by name
     anchors: Mapping[str, Manifest] = field(default_factory=dict)  # of this service, by arm name
     routes: RoutesState | None = None
+    parts: Parts | None = None  # of this service; None: not looked at
     acknowledgements: tuple[Acknowledgement, ...] = ()
     conversations: float | None = None  # kept so far, as Prometheus has it
     collections: Mapping[str, TrainingRun] = field(default_factory=dict)  # its runs that collect garbage, by name
@@ -190,6 +192,7 @@ def _serve(draft: Draft) -> None:
         storage=flywheel.spec.storage,
         owners=_owners(draft),
         defaults=observed.defaults,
+        parts=observed.parts,
     )
     if champion.adopted is not None:
         _adopt(draft, champion, champion.adopted)
@@ -237,7 +240,7 @@ def _champion_arm(draft: Draft, champion: ChampionStatus) -> list[Action]:
         defaults=observed.defaults,
     )
     frozen, deployment = observed.anchors.get(champion.arm), observed.deployments.get(champion.arm)
-    return arms.arm_actions(frozen, deployment, render, arms.STABLE, never_served=_never_served(draft))
+    return arms.arm_actions(frozen, deployment, render, arms.STABLE, never_served=_never_served(draft), parts=observed.parts)
 
 
 def _busy(draft: Draft) -> bool:

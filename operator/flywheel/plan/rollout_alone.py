@@ -25,6 +25,7 @@ def stand_alone(draft: Draft) -> None:
         storage=spec.storage,
         owners=owners(draft),
         defaults=observed.defaults,
+        parts=observed.parts,
     )
     if draft.status.cutover_time is None:
         never_served = draft.status.phase == "Preparing" and observed.routes is None and not _answers(draft, baseline_arm(draft).arm)

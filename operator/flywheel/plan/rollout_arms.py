@@ -84,7 +84,7 @@ def arm_in_role(draft: Draft, model: ArmModel, role: str, *, replicas: int | Non
         defaults=observed.defaults,
     )
     frozen, deployment = observed.anchors.get(name), observed.deployments.get(name)
-    return arms.arm_actions(frozen, deployment, render, role, replicas=replicas, never_served=never_served)
+    return arms.arm_actions(frozen, deployment, render, role, replicas=replicas, never_served=never_served, parts=observed.parts)
 
 
 def _adopted(draft: Draft) -> list[str]:

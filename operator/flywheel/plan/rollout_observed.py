@@ -12,6 +12,7 @@ from flywheel.api.names import RETRY
 from flywheel.api.rollout import TERMINAL_ROLLOUT_PHASES, Rollout, RolloutStatus
 from flywheel.plan.base import Defaults, Manifest, stable_hash
 from flywheel.plan.kube import DeploymentState
+from flywheel.plan.parts import Parts
 from flywheel.specs.envoy import Routes
 from flywheel.stats.verdict import Evidence
 
@@ -55,6 +56,7 @@ class RolloutObserved:
     deployments: Mapping[str, DeploymentState] = field(default_factory=dict)  # of this service, by name: arms, router, collector
     anchors: Mapping[str, Manifest] = field(default_factory=dict)  # of this service, by arm name: the ControllerRevision that froze it
     routes: RoutesState | None = None
+    parts: Parts | None = None  # of this service; None: not looked at
     acknowledgements: tuple[Acknowledgement, ...] = ()  # one for every router pod that should be ready
     evidence: Evidence | None = None  # None: not looked at in this pass
     errors: ErrorShare | None = None

@@ -9,6 +9,7 @@ from flywheel.api.common import Storage
 from flywheel.api.flywheel import Engagement, Router
 from flywheel.plan.base import LABEL, MANAGED_BY, Action, Apply, Defaults, Manifest, deployments_last, stable_hash
 from flywheel.plan.kube import DeploymentState
+from flywheel.plan.parts import Parts, damaged, restore
 from flywheel.specs.collector import collector_manifests
 from flywheel.specs.router import router_manifests
 
@@ -35,8 +36,9 @@ def service_actions(
     storage: Storage,
     owners: Sequence[Manifest],
     defaults: Defaults,
+    parts: Parts | None = None,
 ) -> list[Action]:
-    """Apply router and collector when they are missing or were applied from something else."""
+    """Apply router and collector when they are missing or were applied from something else; of `parts`, what somebody deleted or changed."""
     labels = {**MANAGED_BY, LABEL + "flywheel": service}
     stacks = {
         f"{service}-router": router_manifests(
@@ -64,9 +66,15 @@ def service_actions(
         digest = stable_hash(manifests, length=16)
         found = deployments.get(name)
         if found is not None and found.hash == digest:
+            actions += restore(damaged(_marked(manifests, digest), parts)) if parts is not None else []
             continue
-        for manifest in deployments_last(manifests):
-            if manifest["kind"] == "Deployment":
-                manifest["metadata"].setdefault("annotations", {})[HASH] = digest
-            actions.append(Apply(manifest))
+        actions += [Apply(manifest) for manifest in deployments_last(_marked(manifests, digest))]
     return actions
+
+
+def _marked(manifests: Sequence[Manifest], digest: str) -> list[Manifest]:
+    """The Deployment, which stands for its stack, says what it was made from."""
+    for manifest in manifests:
+        if manifest["kind"] == "Deployment":
+            manifest["metadata"].setdefault("annotations", {})[HASH] = digest
+    return list(manifests)

@@ -48,6 +48,7 @@ class TrainingRunObserved:
     progress: Mapping[str, Any] | None = None  # the answer of attempts.running_pod(jobs)
     queue_says: str | None = None  # Kueue's word on why the newest Job waits
     backends: frozenset[Backend] = frozenset({"Job"})  # those whose objects the API server knows and the operator watches
+    poll: dt.timedelta = POLL  # how often this run may ask its trainer: the more trainers there are, the less often each
     refused: str | None = None  # why the API server refused this run's Job last time (not retryable)
     gpu_wait: Wait | None = None  # what it has to wait for before it may hold GPUs
     defaults: Defaults = field(default_factory=Defaults)
@@ -118,7 +119,7 @@ def _follow(this: _Pass, attempt: Attempt) -> Plan:
             "retry_token": retry_token(this.run.metadata) or attempt.retry_token,
             "start_time": attempt.start_time or min((pod.started for pod in pods if pod.started), default=None),
             "image_id": next((pod.image_id for pod in job.pods if pod.image_id and pod.index == 0), attempt.image_id),
-            "gpu_seconds": max(attempt.gpu_seconds, ends.gpu_seconds(job, this.run.spec.gpus_per_node, this.now)),
+            "gpu_seconds": _spent(this, attempt, job),
         }
     )
     this = this.with_last(attempt).having(next_retry_time=None)
@@ -128,6 +129,16 @@ def _follow(this: _Pass, attempt: Attempt) -> Plan:
     if job.deleting:
         return _settle(this, "Pending", Reason.WAITING, f"{job.backend} {job.name} is being deleted", progressing=False, again=SOON)
     return _watch(this, attempt, job)
+
+
+def _spent(this: _Pass, attempt: Attempt, job: JobState) -> float:
+    """GPU-seconds so far: exact at the end, meanwhile as of the last poll. A number that grew at every look would write the
+    status at every look, and every write is a reason to look again."""
+    gpus = this.run.spec.gpus_per_node
+    spent = ends.gpu_seconds(job, gpus, this.now)
+    over = job.succeeded or job.failed or any(pod.exit_code is not None for pod in job.pods)
+    due = spent - attempt.gpu_seconds >= gpus * this.observed.poll.total_seconds()
+    return max(attempt.gpu_seconds, spent) if over or due else attempt.gpu_seconds
 
 
 def _create(this: _Pass, attempt: Attempt) -> Plan:
@@ -173,7 +184,7 @@ def _watch(this: _Pass, attempt: Attempt, job: JobState) -> Plan:
     actions += _pause_or_resume(run, job)
     progress, metrics = ends.read_progress(this.observed.progress)
     this = this.having(progress=ends.further(this.status.progress, progress), metrics=metrics or this.status.metrics)
-    again = {"Running": POLL, "Suspended": SUSPENDED if job.suspended else SOON}.get(phase, SOON)
+    again = {"Running": this.observed.poll, "Suspended": SUSPENDED if job.suspended else SOON}.get(phase, SOON)
     going = reason in (Reason.STARTING, Reason.RUNNING)
     return _settle(this, phase, reason, message, progressing=going, again=again, actions=actions)
 

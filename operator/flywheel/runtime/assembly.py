@@ -26,7 +26,7 @@ from flywheel.plan.base import MANAGER, Defaults, Manifest
 from flywheel.ports import Clock, ClusterError, Experiments, MetricsProvider
 from flywheel.runtime.cache import Cache, KindSink
 from flywheel.runtime.gpu_queue import GpuQueue
-from flywheel.runtime.keys import CHILDREN, KINDS, OPTIONAL, Key
+from flywheel.runtime.keys import CHILDREN, KINDS, OPTIONAL, PARTS, Key
 from flywheel.runtime.loop import Loop
 from flywheel.runtime.metrics import Metrics
 from flywheel.runtime.object_metrics import ObjectMetrics
@@ -68,11 +68,12 @@ class Operator:
         reconciler = Reconciler(self.cache, KubernetesCluster(api), experiments, clock, metrics, planners(world))
         self.loop = Loop(reconciler.reconcile, clock=clock, watcher=Log(metrics), on_error=reconciler.failed)
         scopes: tuple[str | None, ...] = namespaces or (None,)
-        self.informers = [
-            Informer(ApiSource(api, version, kind, namespace=scope, selector=SELECTOR), KindSink(self.cache, kind, scope))
-            for kind, version in CHILDREN.items()
+        sources = [
+            (kind, scope, ApiSource(api, version, kind, namespace=scope, selector=SELECTOR, metadata_only=kind in PARTS))
+            for kind, version in (CHILDREN | PARTS).items()
             for scope in scopes
         ]
+        self.informers = [Informer(source, KindSink(self.cache, kind, scope)) for kind, scope, source in sources]
         self.optional = [self._optional(api, kind, version, scopes) for kind, version in OPTIONAL.items()]
         self._own = [
             (ApiSource(api, API_VERSION, kind, namespace=scope), KindSink(self.cache, kind, scope)) for kind in KINDS for scope in scopes

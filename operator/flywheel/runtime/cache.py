@@ -6,16 +6,49 @@ depends on whom: whoever has read an object (or its absence) is woken when it ch
 
 from __future__ import annotations
 
+import json
 import logging
+import sys
+import zlib
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 from flywheel.plan.base import LABEL, Manifest
-from flywheel.runtime.keys import KINDS, Key, Topic
+from flywheel.plan.parts import fields_of_ours
+from flywheel.runtime.keys import KINDS, LABELS, PARTS, UNOWNED, Key, Topic
 
 _log = logging.getLogger(__name__)
 _TOMBSTONES = 10_000
 ROUTES = f"{LABEL}component=routes"  # the label of what is planned though it is none of the five kinds: it may outlive them all
+OURS = "fieldsOfOurs"  # of a part of a service, instead of its managedFields
+_SHORT = 64  # characters of a string that others may have too
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """One object. Children are kept packed: most are read seldom, and as dictionaries they take many times the memory."""
+
+    uid: str
+    version: str
+    topics: frozenset[Topic]
+    content: Manifest | bytes
+
+    @property
+    def body(self) -> Manifest:
+        if isinstance(self.content, bytes):
+            unpacked: Manifest = json.loads(zlib.decompress(self.content))
+            return unpacked
+        return self.content
+
+
+def _hold(key: Key, body: Manifest) -> _Held:
+    slim, meta = _slim(body), body["metadata"]
+    content = (
+        _shared(slim) if key.kind in KINDS or key.kind in PARTS else zlib.compress(json.dumps(slim, separators=(",", ":")).encode(), 1)
+    )
+    return _Held(meta["uid"], meta.get("resourceVersion", ""), _topics(key, body), content)
 
 
 class Cache:
@@ -23,62 +56,71 @@ class Cache:
 
     def __init__(self, wake: Callable[[Key], None]) -> None:
         self._wake = wake
-        self._objects: dict[Key, Manifest] = {}
+        self._objects: dict[str, dict[Key, _Held]] = defaultdict(dict)  # by kind
         self._index: dict[Topic, set[Key]] = defaultdict(set)
         self._subscribers: dict[Topic, set[Key]] = defaultdict(set)
         self._buried: OrderedDict[str, None] = OrderedDict()  # uids never return: a late list can't raise the dead
-        self.listeners: list[Callable[[Key, Manifest | None], None]] = []  # told of every change, before anybody is woken
+        self.listeners: list[Callable[[Key, Manifest | None], None]] = []  # told of every change of the five kinds, before anybody is woken
 
     def put(self, body: Manifest) -> None:
         """Take an object over, unless a newer version is held: a write's answer may overtake its watch event."""
         key, uid = key_of(body), body["metadata"]["uid"]
-        held = self._objects.get(key)
-        if uid in self._buried or (held is not None and not _newer(body, held)):
+        held = self._objects[key.kind].get(key)
+        if uid in self._buried or (held is not None and not _newer(body["metadata"].get("resourceVersion", ""), held.version)):
             return
-        slim = _slim(body)
-        self._objects[key] = slim
-        before, after = _topics(key, held), _topics(key, slim)
-        for topic in before - after:
+        now = _hold(key, body)
+        self._objects[key.kind][key] = now
+        before = held.topics if held else frozenset()
+        for topic in before - now.topics:
             self._unindex(topic, key)
-        for topic in after - before:
+        for topic in now.topics - before:
             self._index[topic].add(key)
-        self._tell(key, slim)
-        self._notify(key, before | after)
+        if key.kind in KINDS:
+            self._tell(key, now.body)
+        self._notify(key, before | now.topics)
 
     def remove(self, body: Manifest) -> None:
         """Forget an object, unless its name has been taken by another since."""
-        key, uid = key_of(body), body["metadata"]["uid"]
+        self._remove(key_of(body), body["metadata"]["uid"])
+
+    def _remove(self, key: Key, uid: str) -> None:
         self._bury(uid)
-        held = self._objects.get(key)
-        if held is None or held["metadata"]["uid"] != uid:
+        held = self._objects[key.kind].get(key)
+        if held is None or held.uid != uid:
             return
-        del self._objects[key]
-        topics = _topics(key, held)
-        for topic in topics:
+        del self._objects[key.kind][key]
+        for topic in held.topics:
             self._unindex(topic, key)
-        self._tell(key, None)
-        self._notify(key, topics)
+        if key.kind in KINDS:
+            self._tell(key, None)
+        self._notify(key, held.topics)
 
     def get(self, key: Key) -> Manifest | None:
         """The object, or None."""
-        return self._objects.get(key)
+        held = self._objects[key.kind].get(key)
+        return held.body if held else None
 
     def find(self, topic: Topic) -> list[Manifest]:
         """The objects of a topic, by name."""
-        return [self._objects[key] for key in sorted(self._index.get(topic, ()))]
+        objects = self._objects[topic.kind]
+        return [objects[key].body for key in sorted(self._index.get(topic, ()))]
 
     def uids(self, kind: str, namespace: str | None = None) -> set[str]:
         """The uids of a kind's objects."""
-        return {b["metadata"]["uid"] for k, b in self._objects.items() if k.kind == kind and namespace in (None, k.namespace)}
+        return {held.uid for key, held in self._objects[kind].items() if namespace in (None, key.namespace)}
+
+    def drop(self, kind: str, uids: set[str]) -> None:
+        """Forget objects of a kind by their uids."""
+        for key, uid in [(key, held.uid) for key, held in self._objects[kind].items() if held.uid in uids]:
+            self._remove(key, uid)
 
     def keys(self, kinds: Iterable[str]) -> list[Key]:
         """All objects of some kinds."""
-        wanted = set(kinds)
-        return [key for key in self._objects if key.kind in wanted]
+        return [key for kind in kinds for key in self._objects[kind]]
 
     def everything(self) -> Iterator[Manifest]:
         """All objects."""
-        return iter(list(self._objects.values()))
+        return (held.body for objects in list(self._objects.values()) for held in list(objects.values()))
 
     def subscribe(self, key: Key, topic: Topic) -> None:
         """Wake `key` when anything of the topic changes."""
@@ -97,6 +139,7 @@ class Cache:
             listener(key, body)
 
     def _notify(self, key: Key, topics: Iterable[Topic]) -> None:
+        topics = (*topics, Topic("name", key.kind, key.namespace, key.name))
         woken = {subscriber for topic in topics for subscriber in self._subscribers.get(topic, ())}
         if key.kind in KINDS or any(topic.value == ROUTES for topic in topics):
             woken.add(key)
@@ -133,9 +176,7 @@ class KindSink:
     def replace(self, items: list[Manifest], before: set[str]) -> None:
         for body in items:
             self._cache.put(body)
-        gone = before - {body["metadata"]["uid"] for body in items}
-        for body in [b for k in self._cache.keys([self._kind]) if (b := self._cache.get(k)) and b["metadata"]["uid"] in gone]:
-            self._cache.remove(body)
+        self._cache.drop(self._kind, before - {body["metadata"]["uid"] for body in items})
 
 
 class View:
@@ -154,10 +195,12 @@ class View:
 
     def owned(self, kind: str, uid: str) -> list[Manifest]:
         """Objects whose owner has this uid."""
+        assert kind not in UNOWNED, f"{kind} is not indexed by its owner"
         return self._find("owner", kind, uid)
 
     def labelled(self, kind: str, label: str, value: str) -> list[Manifest]:
         """Objects with a label of ours (without its prefix)."""
+        assert label in LABELS, f"{label} is not indexed"
         return self._find("label", kind, f"{LABEL}{label}={value}")
 
     def of_service(self, kind: str, service: str) -> list[Manifest]:
@@ -185,22 +228,35 @@ def key_of(body: Manifest) -> Key:
     return Key(body["kind"], meta.get("namespace", ""), meta["name"])
 
 
-def _topics(key: Key, body: Manifest | None) -> set[Topic]:
-    if body is None:
-        return set()
-    meta = body["metadata"]
-    topics = {Topic("name", key.kind, key.namespace, key.name)}
+def _topics(key: Key, body: Manifest) -> frozenset[Topic]:
+    """The sets an object is found in, besides by its name. Only those that somebody looks up: an index takes memory too."""
+    meta, topics = body["metadata"], []
+    labels = meta.get("labels") or {}
     if key.kind in ("Generation", "Rollout"):
-        topics.add(Topic("service", key.kind, key.namespace, (body.get("spec") or {}).get("flywheel") or key.name))
-    topics |= {Topic("owner", key.kind, key.namespace, o["uid"]) for o in meta.get("ownerReferences") or ()}
-    labels = (meta.get("labels") or {}).items()
-    return topics | {Topic("label", key.kind, key.namespace, f"{name}={value}") for name, value in labels if name.startswith(LABEL)}
+        topics.append(Topic("service", key.kind, key.namespace, (body.get("spec") or {}).get("flywheel") or key.name))
+    if key.kind not in UNOWNED:
+        topics += [Topic("owner", key.kind, key.namespace, owner["uid"]) for owner in meta.get("ownerReferences") or ()]
+    if f"{LABEL}component={labels.get(LABEL + 'component')}" == ROUTES:
+        topics.append(Topic("label", key.kind, key.namespace, ROUTES))
+    trains = labels.get(LABEL + "component") == "trainer"  # of a service too, but nothing that serves it
+    for label in LABELS:
+        if (value := labels.get(LABEL + label)) is not None and not (trains and label == "flywheel"):
+            topics.append(Topic("label", key.kind, key.namespace, f"{LABEL}{label}={value}"))
+    return frozenset(topics)
 
 
-def _newer(body: Manifest, held: Manifest) -> bool:
-    """Whether `body` is a later version. Versions are numbers that grow (stated by the API since Kubernetes 1.35, true of etcd always)."""
-    new, old = body["metadata"].get("resourceVersion", ""), held["metadata"].get("resourceVersion", "")
+def _newer(new: str, old: str) -> bool:
+    """Whether a version is a later one. Versions are numbers that grow (stated by the API since Kubernetes 1.35, true of etcd always)."""
     return int(new) > int(old) if new.isdigit() and old.isdigit() else bool(new != old)
+
+
+def _shared(value: Any) -> Any:
+    """The same, with the strings that thousands of objects have in common kept once."""
+    if isinstance(value, dict):
+        return {sys.intern(name): _shared(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_shared(one) for one in value]
+    return sys.intern(value) if isinstance(value, str) and len(value) < _SHORT else value
 
 
 def _slim(body: Manifest) -> Manifest:
@@ -215,6 +271,11 @@ def _slim(body: Manifest) -> Manifest:
         slim["spec"] = {name: value for name, value in (body.get("spec") or {}).items() if name != "template"}
     elif body["kind"] == "JobSet":
         slim["spec"] = {**(body.get("spec") or {}), "replicatedJobs": [_slim_job(one) for one in body["spec"].get("replicatedJobs") or ()]}
+    if body["kind"] in PARTS:
+        names = ("name", "namespace", "uid", "labels", "deletionTimestamp")
+        slim = {"kind": body["kind"], "metadata": {name: meta[name] for name in names if name in meta}}
+    if body["kind"] in (*PARTS, "Deployment"):
+        slim[OURS] = sys.intern(fields_of_ours(body))  # parts of one making have it in common
     return slim
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import kopf
 from kubernetes.aio.client.configuration import Configuration
@@ -21,6 +21,19 @@ from flywheel.runtime.keys import KINDS
 _TOKEN_LIFE = dt.timedelta(minutes=5)  # service account tokens rotate; kopf asks again after that
 
 
+class NoDiffBase(kopf.DiffBaseStorage):
+    """Of handlers that compare nothing: kopf would copy every object at every event to see what of it has changed."""
+
+    def build(self, *, body: kopf.Body, extra_fields: Any = None) -> kopf.BodyEssence:
+        return cast(kopf.BodyEssence, {})
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        """Nothing to keep."""
+
+
 def kopf_settings() -> kopf.OperatorSettings:
     """What kopf needs to behave in production (its defaults are for development)."""
     settings = kopf.OperatorSettings()
@@ -28,13 +41,14 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.scanning.disabled = True  # no rights on CRDs and namespaces; the CRDs are there before kopf starts
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 330
+    settings.watching.chunk_size = 200
     settings.networking.request_timeout = 30
     settings.networking.enforce_retry_after = True
     settings.process.ultimate_exiting_timeout = 30
     # Never written with these handlers; ours in case that changes.
     settings.persistence.finalizer = f"{GROUP}/operator"
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
-    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
+    settings.persistence.diffbase_storage = NoDiffBase()
     return settings
 
 

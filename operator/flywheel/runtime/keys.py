@@ -9,7 +9,17 @@ KINDS = ("Flywheel", "Generation", "TrainingRun", "RewardModel", "Rollout")
 CHILDREN = {"Job": "batch/v1", "Pod": "v1", "Deployment": "apps/v1", "ConfigMap": "v1", "ControllerRevision": "apps/v1"}
 # Children of kinds that not every cluster has.
 OPTIONAL = {"JobSet": "jobset.x-k8s.io/v1alpha2"}
-CACHED = frozenset(KINDS) | frozenset(CHILDREN) | frozenset(OPTIONAL)
+# Children of which decisions read only that they are there and whose their fields are: watched without spec and status.
+PARTS = {
+    "Service": "v1",
+    "ServiceAccount": "v1",
+    "PodDisruptionBudget": "policy/v1",
+    "Role": "rbac.authorization.k8s.io/v1",
+    "RoleBinding": "rbac.authorization.k8s.io/v1",
+}
+CACHED = frozenset(KINDS) | frozenset(CHILDREN) | frozenset(OPTIONAL) | frozenset(PARTS)
+UNOWNED = frozenset({"Pod", *PARTS})  # children that nobody looks up by their owner
+LABELS = ("flywheel", "training-run")  # by which children are looked up
 
 
 class Key(NamedTuple):

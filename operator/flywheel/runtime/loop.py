@@ -10,6 +10,7 @@ import asyncio
 import datetime as dt
 import logging
 import random
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -26,6 +27,11 @@ OUTAGE_BACKOFF = 15.0  # when the API server is away: everything goes on soon af
 EVENT_FLOOR = 1.0  # while an object is backing off, changes around it may bring the next try forward to this, not nearer
 MIN_DELAY = 0.05  # of a timer; changes wake at once
 HEARTBEAT = 5.0
+# Looks that a timer asks for and that find nothing to do, a second and for all objects of a kind together. Rollouts, where users
+# are, have room for a thousand every five seconds; of the others, the more there are the less often each is looked at in vain.
+IDLE_LOOKS = {"Rollout": 200.0}
+IDLE_LOOKS_OF_OTHERS = 30.0
+IDLE = 4.0  # a shorter delay is no routine look: something is under way
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,7 @@ class Outcome:
 
     requeue_at: dt.datetime | None = None
     gone: bool = False
+    idle: bool = False  # nothing was written and nothing done
 
 
 @dataclass
@@ -72,6 +79,7 @@ class Loop:
         self._reconcile, self._clock, self._watcher, self._on_error = reconcile, clock, watcher, on_error
         self._concurrency, self._resync, self._jitter = concurrency, resync, jitter
         self._items: dict[Key, _Item] = {}
+        self._ticking: dict[str, set[Key]] = defaultdict(set)  # by kind: those whose plan asks for another look
         self._queue: asyncio.Queue[Key | None] = asyncio.Queue()
         self._open = asyncio.Event()
         self.stopping = False  # set by `stop`
@@ -147,7 +155,7 @@ class Loop:
         except Exception as caught:  # whatever a pass dies of, the others go on
             error = caught
         self._watcher.passed(key, self._now() - started, error)
-        delay = self._after_success(item, outcome) if error is None else await self._after_error(key, item, error)
+        delay = self._after_success(key, item, outcome) if error is None else await self._after_error(key, item, error)
         item.running, item.seen = False, True
         if outcome.gone and not item.dirty:
             del self._items[key]
@@ -156,13 +164,18 @@ class Loop:
         else:
             self._arm(key, item, min(delay, EVENT_FLOOR) if item.dirty else delay)
 
-    def _after_success(self, item: _Item, outcome: Outcome) -> float:
+    def _after_success(self, key: Key, item: _Item, outcome: Outcome) -> float:
         item.failures, item.conflicts, item.failed_at = 0, 0, None
+        ticking = self._ticking[key.kind]
+        (ticking.discard if outcome.requeue_at is None else ticking.add)(key)
         resync = self._resync * (0.8 + 0.4 * self._jitter())
         if outcome.requeue_at is None:
             return resync
         # Never later than the resync, so that a stepped or suspended wall clock can't oversleep a window's end.
-        return min(resync, max(MIN_DELAY, (outcome.requeue_at - self._clock.now()).total_seconds()))
+        delay = max(MIN_DELAY, (outcome.requeue_at - self._clock.now()).total_seconds())
+        if outcome.idle and delay >= IDLE:
+            delay = max(delay, len(ticking) / IDLE_LOOKS.get(key.kind, IDLE_LOOKS_OF_OTHERS))
+        return min(resync, delay)
 
     async def _after_error(self, key: Key, item: _Item, error: Exception) -> float:
         if isinstance(error, Conflict) and not isinstance(error, NameConflict) and item.conflicts < 8:

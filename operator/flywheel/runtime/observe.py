@@ -16,16 +16,20 @@ from flywheel.api.training_run import Backend
 from flywheel.plan.adoption import AdoptedState, adopted_state, asked_for
 from flywheel.plan.base import LABEL, Defaults, Manifest
 from flywheel.plan.kube import DeploymentState, deployment_state
+from flywheel.plan.parts import Parts
 from flywheel.plan.rollout_observed import Acknowledgement, RoutesState
 from flywheel.plan.routes import UNREADABLE, routes_name
+from flywheel.plan.training_run import POLL
 from flywheel.ports import AdmissionQueues, AdoptedServers, MetricsProvider, TrafficRouter, TrainerProgress
-from flywheel.runtime.cache import View
+from flywheel.runtime.cache import OURS, View
 from flywheel.runtime.gpu_queue import GpuQueue
+from flywheel.runtime.keys import PARTS
 from flywheel.specs.envoy import RoutesError, parse_routes
 from flywheel.specs.vllm import PORT
 
 _log = logging.getLogger(__name__)
 ADOPTED_EVERY, ADOPTING_EVERY = dt.timedelta(seconds=5), dt.timedelta(seconds=1)  # reads of a Deployment that no watch tells of
+TRAINERS_A_SECOND = 25.0  # progress changes at every look, and every change is a write of a status
 Model = TypeVar("Model", bound=Resource)
 Value = TypeVar("Value")
 
@@ -50,6 +54,26 @@ class Throttle:
         return answer
 
 
+class Pace:
+    """How often each of many may be asked, so that all together are asked at most so many times a second."""
+
+    def __init__(self, least: dt.timedelta, rate: float) -> None:
+        self._least, self._rate = least, rate
+        self._asked: OrderedDict[str, dt.datetime] = OrderedDict()  # those that ask, the one that is silent for longest first
+
+    def interval(self, key: str, now: dt.datetime) -> dt.timedelta:
+        """For one of them, which counts from now on, until it has been silent for two intervals."""
+        self._asked[key] = now
+        self._asked.move_to_end(key)
+        interval = self._interval()
+        while len(self._asked) > 1 and abs(now - next(iter(self._asked.values()))) > 2 * interval:
+            self._asked.popitem(last=False)
+        return self._interval()
+
+    def _interval(self) -> dt.timedelta:
+        return max(self._least, dt.timedelta(seconds=len(self._asked) / self._rate))
+
+
 class Parser:
     """Manifests as models, parsed once a version: siblings read each other in every pass."""
 
@@ -57,12 +81,14 @@ class Parser:
         self._models: OrderedDict[str, tuple[str, Resource]] = OrderedDict()
         self._size = size
 
-    def parse(self, model: type[Model], body: Manifest) -> Model:
-        """Raises pydantic's ValidationError for an object that a newer or an older operator wrote."""
+    def parse(self, model: type[Model], body: Manifest, *inside: str) -> Model:
+        """An object, or what is inside of it. Raises pydantic's ValidationError for an object that a newer or an older operator wrote."""
         meta = body["metadata"]
         held = self._models.get(meta["uid"])
         if held is not None and held[0] == meta["resourceVersion"] and isinstance(held[1], model):
             return held[1]
+        for name in inside:
+            body = body[name]
         parsed = model.model_validate(body)
         self._models[meta["uid"]] = (meta["resourceVersion"], parsed)
         self._models.move_to_end(meta["uid"])
@@ -85,6 +111,7 @@ class World:
     throttle: Throttle = field(default_factory=Throttle)
     gpus: GpuQueue = field(default_factory=GpuQueue)
     adopted: AdoptedServers | None = None
+    trainers: Pace = field(default_factory=lambda: Pace(POLL, TRAINERS_A_SECOND))
 
 
 @dataclass(frozen=True)
@@ -94,15 +121,20 @@ class ServiceState:
     deployments: Mapping[str, DeploymentState]
     anchors: Mapping[str, Manifest]
     routes: RoutesState | None
+    parts: Parts
 
 
 def observe_service(view: View, service: str) -> ServiceState:
     """Arms, router, collector and routes of a service."""
     pods = view.labelled("Pod", "flywheel", service)
-    deployments = [deployment_state(body, _pods_of(body, pods)) for body in view.labelled("Deployment", "flywheel", service)]
+    found = view.labelled("Deployment", "flywheel", service)
+    deployments = [deployment_state(body, _pods_of(body, pods)) for body in found]
+    found += [body for kind in PARTS for body in view.labelled(kind, "flywheel", service)]
+    parts = {(body["kind"], body["metadata"]["name"]): body[OURS] for body in found}
     revisions = view.labelled("ControllerRevision", "flywheel", service)
     arms = {_label(body, "arm"): body for body in revisions if _label(body, "component") == "vllm"}
-    return ServiceState({d.name: d for d in deployments}, {arm: body for arm, body in arms.items() if arm}, _routes(view, service))
+    anchors = {arm: body for arm, body in arms.items() if arm}
+    return ServiceState({d.name: d for d in deployments}, anchors, _routes(view, service), parts)
 
 
 def _pods_of(deployment: Manifest, pods: list[Manifest]) -> list[Manifest]:

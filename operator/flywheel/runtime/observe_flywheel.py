@@ -48,6 +48,7 @@ async def observe_flywheel(view: View, body: Manifest, world: World, now: dt.dat
         deployments=with_adopted(service.deployments, adopted),
         anchors=service.anchors,
         routes=service.routes,
+        parts=service.parts,
         acknowledgements=acks,
         conversations=conversations,
         collections=runs,

@@ -33,7 +33,7 @@ async def observe_generation(view: View, body: Manifest, world: World, now: dt.d
     # And one that may have to go looks whether somebody else remembers it.
     leaves = status.decision is not None and generation.spec.ttl_after_finished is not None
     siblings = view.of_service("Generation", generation.spec.flywheel) if status.revision is None or leaves else []
-    spec = GenerationSpec.model_validate(snapshot["data"]["spec"]) if snapshot else None
+    spec = parse(GenerationSpec, snapshot, "data", "spec") if snapshot else None
     stages = tuple(Stage.model_validate(s) for s in snapshot["data"].get("stages", ())) if snapshot else ()
     children = {b["metadata"]["name"]: parse(TrainingRun, b) for b in view.owned("TrainingRun", uid)}
     records = {name: run for name, run in children.items() if RECORD in run.metadata.labels}

@@ -49,6 +49,7 @@ async def observe_rollout(view: View, body: Manifest, world: World, now: dt.date
         deployments=with_adopted(service.deployments, adopted),
         anchors=service.anchors,
         routes=service.routes,
+        parts=service.parts,
         acknowledgements=acknowledged,
         evidence=evidence,
         errors=errors,

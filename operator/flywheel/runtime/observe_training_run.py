@@ -14,12 +14,12 @@ from flywheel.plan.base import LABEL, Manifest
 from flywheel.plan.kube import JobState, job_set_state, job_state, pod_state
 from flywheel.plan.references import Key as Reference
 from flywheel.plan.references import referenced
-from flywheel.plan.training_run import TrainingRunObserved
+from flywheel.plan.training_run import POLL, TrainingRunObserved
 from flywheel.runtime.cache import View
 from flywheel.runtime.observe import World
 
-PROGRESS_EVERY = dt.timedelta(seconds=1.8)  # the planner looks every two seconds
 QUEUE_EVERY = dt.timedelta(seconds=10)
+SLACK = dt.timedelta(seconds=0.2)  # a look that comes a little early asks all the same
 _MODELS: dict[str, type[TrainingRun] | type[RewardModel] | type[Generation]] = {
     "TrainingRun": TrainingRun,
     "RewardModel": RewardModel,
@@ -32,10 +32,11 @@ async def observe_training_run(view: View, body: Manifest, world: World, now: dt
     run = world.parser.parse(TrainingRun, body)
     jobs, pods_of_jobs, pods = _jobs(view, run)
     trainer = running_pod(jobs)
-    progress = None
+    progress, poll = None, POLL
     if trainer is not None and trainer.ip:
         address = trainer.ip
-        progress = await world.throttle.ask(f"progress/{trainer.uid}", PROGRESS_EVERY, now, lambda: world.trainer.progress(address))
+        poll = world.trainers.interval(trainer.uid, now)
+        progress = await world.throttle.ask(f"progress/{trainer.uid}", poll - SLACK, now, lambda: world.trainer.progress(address))
     return TrainingRunObserved(
         run=run,
         jobs=jobs,
@@ -44,6 +45,7 @@ async def observe_training_run(view: View, body: Manifest, world: World, now: dt
         progress=progress,
         queue_says=await _queue_says(jobs, run, world, now),
         backends=world.backends(),
+        poll=poll,
         refused=view.refused,
         gpu_wait=world.gpus.ask(run),  # after everything that takes time: what is free now is claimed in this very pass
         defaults=world.defaults,

@@ -51,7 +51,8 @@ class Reconciler:
             self._cache.unsubscribe(key, before - view.topics)
         if not await self._carry_out(body, plan):
             return Outcome()
-        return Outcome(requeue_at=plan.requeue_at)
+        idle = not plan.actions and plan.status == (body.get("status") or {})
+        return Outcome(requeue_at=plan.requeue_at, idle=idle)
 
     async def _carry_out(self, body: Manifest, plan: Plan) -> bool:
         """Decide, then act: nothing is done before the status that asks for it has been written. False: the object is gone."""
