@@ -8,7 +8,7 @@ from typing import Literal
 
 from flywheel.stats.contrast import NO_MARGIN, Limit, Sign
 from flywheel.stats.evidence import MAX_SEGMENTS
-from flywheel.stats.methods import FixedHorizon, Method, method_from_dict, method_to_dict
+from flywheel.stats.methods import FIXED_HORIZON, FixedHorizon, Method, method_from_dict, method_to_dict
 from flywheel.stats.moments import check_count, check_keys, check_number
 
 Role = Literal["Success", "Guardrail"]
@@ -23,8 +23,8 @@ class MetricPlan:
     """One metric and which way is good.
 
     `margin` (share of the control's mean) or `absolute_margin` (unit of the metric, for rare events) is how much worse the candidate may
-    be and still count as non-inferior; without either it is 5 % of the control's mean. `per_message`: the metric is the ratio of its total to
-    that of the users' messages, not the mean a user. Raises ValueError.
+    be and still count as non-inferior; without either it is 5 % of the control's mean. `per_message`: the metric is
+    the ratio of its total to that of the users' messages, not the mean a user. Raises ValueError.
     """
 
     name: str
@@ -97,8 +97,8 @@ class AnalysisPlan:
     `alpha`: one-sided, of promoting a candidate no better (Holm over the success metrics). `harm_alpha`: of ever rolling back one no worse,
     split evenly over all metrics. `sample_ratio_alpha`: of ever holding a sound split. `minimum_users`: matured users each slice needs
     before harm or success may be called. `harm_optimize_users`: users a slice at which harm is found soonest; default `minimum_users`.
-    `method`: when success is tested. `sample_ratio_at_end`: half of sample_ratio_alpha is for one test when the window is over. `cuped`: metrics
-    with a relative margin are adjusted by the pre-period where there is one. `segments`: proven harm to one of them stops a promotion.
+    `method`: when success is tested. `sample_ratio_at_end`: half of sample_ratio_alpha is for one test when the window is over. `cuped`:
+    metrics with a relative margin are adjusted by the pre-period where there is one. `segments`: proven harm to one stops a promotion.
     `novelty_alpha`: error rate of finding that a lift has worn off when it hasn't; None: nobody looks.
     """
 
@@ -108,7 +108,7 @@ class AnalysisPlan:
     sample_ratio_alpha: float = 0.001
     minimum_users: int = 1000
     harm_optimize_users: int | None = None
-    method: Method = FixedHorizon()
+    method: Method = FIXED_HORIZON
     sample_ratio_at_end: bool = False
     cuped: bool = False
     segments: tuple[str, ...] = ()
@@ -138,9 +138,7 @@ class AnalysisPlan:
         if self.novelty_alpha is not None:
             object.__setattr__(self, "novelty_alpha", check_number("novelty_alpha", self.novelty_alpha, 1e-9, 0.499999))
         if len(self.asked_segments) > MAX_SEGMENTS:
-            raise ValueError(
-                f"segments: expected at most {MAX_SEGMENTS} (early and late of a novelty check included), got {self.segments!r}"
-            )
+            raise ValueError(f"segments: expected at most {MAX_SEGMENTS} (a novelty check has 2), got {self.segments!r}")
 
     @property
     def asked_segments(self) -> tuple[str, ...]:
@@ -175,7 +173,7 @@ class AnalysisPlan:
             raise ValueError(f"metrics: expected a list, got {metrics!r}")
         if not isinstance(segments, list | tuple):
             raise ValueError(f"segments: expected a list, got {segments!r}")
-        method = method_from_dict(form["method"]) if "method" in form else FixedHorizon()
+        method = method_from_dict(form["method"]) if "method" in form else FIXED_HORIZON
         rest = [*(form.get(key) for key in keys[1:]), method, form.get("sampleRatioAtEnd", False), form.get("cuped", False)]
-        measured = tuple(MetricPlan.from_dict(m) for m in metrics)
-        return cls(measured, *rest, tuple(segments), form.get("noveltyAlpha"))  # type: ignore[arg-type]  # __post_init__ checks
+        values = [tuple(MetricPlan.from_dict(m) for m in metrics), *rest, tuple(segments), form.get("noveltyAlpha")]
+        return cls(*values)  # type: ignore[arg-type]  # __post_init__ checks

@@ -30,8 +30,8 @@ class MetricState(StrEnum):
 class MetricEstimate:
     """The numbers of one metric for status; None where there is none.
 
-    Means and `difference` are in the unit of the metric, `lift` is a share (0.1 is +10 %). The lift's interval covers 1 - 2 alpha: that of the
-    success test when it is done, valid at all looks together in between; a metric with an absolute margin is judged by its difference
+    Means and `difference` are in the unit of the metric, `lift` is a share (0.1 is +10 %). The lift's interval covers 1 - 2 alpha: that
+    of the success test when it is done, valid at all looks together in between; one with an absolute margin is judged by its difference
     and has none. `p_value`, when success is tested, is the ordinary one-sided one: of superiority for a Success metric, of non-inferiority
     for a Guardrail. With CUPED the means, too, are adjusted.
     `harm_bound` is the best the candidate can still be, by the one-sided confidence sequence: a lift where there is an interval of it at

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeVar
 
 from flywheel.stats.cuped import Stratified
@@ -122,7 +123,7 @@ class Evidence:
         if not isinstance(self.looks, list | tuple) or len(self.looks) >= MAX_LOOKS:
             raise ValueError(f"looks: expected fewer than {MAX_LOOKS} information fractions, got {self.looks!r}")
         looks = tuple(check_number(f"looks[{i}]", t, 1e-9, 1e6) for i, t in enumerate(self.looks))
-        if any(b <= a for a, b in zip(looks, looks[1:], strict=False)):
+        if any(b <= a for a, b in pairwise(looks)):
             raise ValueError(f"looks: expected growing fractions, got {looks!r}")
         object.__setattr__(self, "looks", looks)
         if self.assigned is not None:

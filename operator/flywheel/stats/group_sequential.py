@@ -1,7 +1,7 @@
 """Group-sequential boundaries: a few looks share alpha by how much information each of them has.
 
-Sources: K. K. G. Lan, D. L. DeMets, "Discrete sequential boundaries for clinical trials", Biometrika 70, 1983 (alpha spending: neither number
-nor times of the looks need be known beforehand); P. Armitage, C. K. McPherson, B. C. Rowe, "Repeated significance tests on accumulating
+Sources: K. K. G. Lan, D. L. DeMets, "Discrete sequential boundaries for clinical trials", Biometrika 70, 1983 (alpha spending: neither
+number nor times of the looks need be known beforehand); P. Armitage et al., "Repeated significance tests on accumulating
 data", JRSS A 132, 1969 (the recursive integration); C. Jennison, B. W. Turnbull, "Group Sequential Methods", 2000, chapter 19.
 
 At look k with information fraction t_k the statistic Z_k is normal with mean drift * sqrt(t_k), and its sequence has the law of a Brownian
@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 from statistics import NormalDist
 from typing import Literal
 
@@ -50,7 +51,7 @@ def boundaries(fractions: Sequence[float], alpha: float, spending: Spending, *, 
     if not 1 <= len(fractions) <= MAX_LOOKS:
         raise ValueError(f"fractions: expected 1 to {MAX_LOOKS} looks, got {len(fractions)}")
     known = tuple(check_number(f"fractions[{i}]", t, 1e-9, 1e6) for i, t in enumerate(fractions))
-    if any(b <= a for a, b in zip(known, known[1:], strict=False)):
+    if any(b <= a for a, b in pairwise(known)):
         raise ValueError(f"fractions: expected growing ones, got {known!r}")
     return _boundaries(known, alpha, spending, last)
 

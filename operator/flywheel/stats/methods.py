@@ -18,6 +18,9 @@ class FixedHorizon:
     """One test, when the window is over."""
 
 
+FIXED_HORIZON = FixedHorizon()
+
+
 @dataclass(frozen=True, slots=True)
 class GroupSequential:
     """`looks` tests at equal steps of information on the way to `users` matured users a slice; the window's end is the last in any case.
@@ -120,6 +123,6 @@ def method_from_dict(data: object) -> Method:
         case "AlwaysValid":
             return AlwaysValid(form.get("users"))  # type: ignore[arg-type]  # __post_init__ checks
         case "FixedHorizon":
-            return FixedHorizon()
+            return FIXED_HORIZON
         case other:
             raise ValueError(f"method.type: expected FixedHorizon, GroupSequential or AlwaysValid, got {other!r}")

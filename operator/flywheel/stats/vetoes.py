@@ -56,8 +56,8 @@ def _multiplier(plan: AnalysisPlan, level: float, users: int) -> float:
 def worn_off(plan: AnalysisPlan, proven: list[MetricPlan], metrics: Mapping[str, Measurement]) -> list[str]:
     """Sentences on proven metrics whose lift is gone among the users who came late.
 
-    Gone: the late users' difference is smaller than the early ones' at novelty_alpha, and is not itself proven at the plan's alpha. The first
-    alone is a lift that became smaller; the second alone is a part of the users that is too small to prove anything.
+    Gone: the late users' difference is smaller than the early ones' at novelty_alpha, and is not itself proven at the plan's alpha. The
+    first alone is a lift that became smaller; the second alone is a part of the users that is too small to prove anything.
     """
     found = []
     for metric in proven:
