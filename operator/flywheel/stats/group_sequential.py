@@ -56,7 +56,7 @@ def boundaries(fractions: Sequence[float], alpha: float, spending: Spending, *, 
     return _boundaries(known, alpha, spending, last)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=4096)
 def _boundaries(fractions: tuple[float, ...], alpha: float, spending: Spending, last: bool) -> tuple[float, ...]:
     levels = [spent(t, alpha, spending) for t in fractions]
     if last:

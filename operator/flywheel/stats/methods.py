@@ -89,13 +89,14 @@ def look_at(method: Method, alpha: float, slices: Sequence[tuple[int, int]], loo
     before the window's end."""
     if not isinstance(method, GroupSequential):
         return Look(method, alpha, due=window_over or isinstance(method, AlwaysValid), final=window_over)
-    fraction = min((_information(*users) for users in slices), default=0.0) / method.users
+    # In hundredths: people read it in the status, and neighbouring looks share their boundaries, which take long to integrate.
+    fraction = round(min((_information(*users) for users in slices), default=0.0) / method.users, 2)
     before = looks[-1] if looks else 0.0
     half_step = 0.5 / method.looks  # a look that came late isn't followed by another at once
     planned = [k / method.looks for k in range(1, method.looks + 1) if k / method.looks > before + half_step]
     final = window_over or fraction >= 1.0 or len(looks) >= MAX_LOOKS - 1
     due = final or (bool(planned) and fraction >= planned[0])
-    return Look(method, alpha, due, final, max(fraction, before * (1 + 1e-3), 1e-6) if due else None, tuple(looks))
+    return Look(method, alpha, due, final, max(fraction, before + 0.01) if due else None, tuple(looks))
 
 
 def _information(control: int, candidate: int) -> float:
