@@ -60,8 +60,8 @@ images: cluster-up ## build the images that changed and load them into the clust
 demo: venv images ## three laps of the flywheel on the local cluster (about 12 minutes warm, about 30 on a bare machine); SEED=7 DEMO_ARGS="--chaos 5"
 	$(IN_CLUSTER) $(PYTHON) -m dev.demo $(DEMO_ARGS)
 
-bench-verdict: venv ## error rates of the verdict, by simulation
-	$(PYTHON) -m dev.bench.verdict
+bench-verdict: venv ## error rates of the verdict, by simulation (10 to 15 minutes; BENCH_ARGS=--quick, or --write docs/benchmarks/verdict.md)
+	$(PYTHON) -m dev.bench.verdict $(BENCH_ARGS)
 
 bench-router: venv ## weight change to first effect, added latency, failed requests (a real Envoy)
 	$(PYTHON) -m dev.bench.router

@@ -1,10 +1,10 @@
-"""The verdict at the demo's size, on simulated users (dev/bench/verdict.py prints more); bands are wide, runs few and seeded."""
+"""The verdict at the demo's size, on simulated users (dev/bench/verdict_demo.py prints more); bands are wide, runs few and seeded."""
 
 from __future__ import annotations
 
 import pytest
 
-from dev.bench.verdict import SCENARIOS, simulate
+from dev.bench.verdict_demo import SCENARIOS, simulate
 from flywheel.stats.verdict import Outcome
 
 RUNS = 200

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flywheel.stats.contrast import NO_MARGIN, Limit, Sign
+from flywheel.stats.evidence import MAX_SEGMENTS
+from flywheel.stats.methods import FIXED_HORIZON, FixedHorizon, Method, method_from_dict, method_to_dict
 from flywheel.stats.moments import check_count, check_keys, check_number
 
 Role = Literal["Success", "Guardrail"]
 Direction = Literal["Increase", "Decrease"]
 
+EARLY, LATE = "early", "late"  # segments that the novelty check compares
 DEFAULT_MARGIN = 0.05  # relative; of a metric whose plan names no margin
 
 
@@ -20,7 +23,8 @@ class MetricPlan:
     """One metric and which way is good.
 
     `margin` (share of the control's mean) or `absolute_margin` (unit of the metric, for rare events) is how much worse the candidate may
-    be and still count as non-inferior; without either it is 5 % of the control's mean. Raises ValueError.
+    be and still count as non-inferior; without either it is 5 % of the control's mean. `per_message`: the metric is
+    the ratio of its total to that of the users' messages, not the mean a user. Raises ValueError.
     """
 
     name: str
@@ -28,6 +32,7 @@ class MetricPlan:
     direction: Direction
     margin: float | None = None
     absolute_margin: float | None = None
+    per_message: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -36,6 +41,8 @@ class MetricPlan:
             raise ValueError(f"role: expected Success or Guardrail for metric {self.name}, got {self.role!r}")
         if self.direction not in ("Increase", "Decrease"):
             raise ValueError(f"direction: expected Increase or Decrease for metric {self.name}, got {self.direction!r}")
+        if not isinstance(self.per_message, bool):
+            raise ValueError(f"per_message: expected true or false for metric {self.name}, got {self.per_message!r}")
         if self.margin is not None and self.absolute_margin is not None:
             raise ValueError(
                 f"margin, absolute_margin: metric {self.name} has both, {self.margin!r} and {self.absolute_margin!r}; leave one out"
@@ -71,14 +78,16 @@ class MetricPlan:
         """JSON form; an absent margin is left out."""
         form: dict[str, object] = {"name": self.name, "role": self.role, "direction": self.direction}
         form |= {} if self.margin is None else {"margin": self.margin}
-        return form | ({} if self.absolute_margin is None else {"absoluteMargin": self.absolute_margin})
+        form |= {} if self.absolute_margin is None else {"absoluteMargin": self.absolute_margin}
+        return form | ({"perMessage": True} if self.per_message else {})
 
     @classmethod
     def from_dict(cls, data: object) -> MetricPlan:
         """Inverse of `to_dict`. Raises ValueError."""
-        form = check_keys("metric", data, "name", "role", "direction", "margin", "absoluteMargin")
         keys = ("name", "role", "direction", "margin", "absoluteMargin")
-        return cls(*(form.get(key) for key in keys))  # type: ignore[arg-type]  # __post_init__ checks
+        form = check_keys("metric", data, *keys, "perMessage")
+        values = [*(form.get(key) for key in keys), form.get("perMessage", False)]
+        return cls(*values)  # type: ignore[arg-type]  # __post_init__ checks
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +97,9 @@ class AnalysisPlan:
     `alpha`: one-sided, of promoting a candidate no better (Holm over the success metrics). `harm_alpha`: of ever rolling back one no worse,
     split evenly over all metrics. `sample_ratio_alpha`: of ever holding a sound split. `minimum_users`: matured users each slice needs
     before harm or success may be called. `harm_optimize_users`: users a slice at which harm is found soonest; default `minimum_users`.
+    `method`: when success is tested. `sample_ratio_at_end`: half of sample_ratio_alpha is for one test when the window is over. `cuped`:
+    metrics with a relative margin are adjusted by the pre-period where there is one. `segments`: proven harm to one stops a promotion.
+    `novelty_alpha`: error rate of finding that a lift has worn off when it hasn't; None: nobody looks.
     """
 
     metrics: tuple[MetricPlan, ...]
@@ -96,6 +108,11 @@ class AnalysisPlan:
     sample_ratio_alpha: float = 0.001
     minimum_users: int = 1000
     harm_optimize_users: int | None = None
+    method: Method = FIXED_HORIZON
+    sample_ratio_at_end: bool = False
+    cuped: bool = False
+    segments: tuple[str, ...] = ()
+    novelty_alpha: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "metrics", tuple(self.metrics))
@@ -110,6 +127,24 @@ class AnalysisPlan:
             raise ValueError(f"minimum_users: expected at least 2, got {self.minimum_users!r}")
         if self.harm_optimize_users is not None and check_count("harm_optimize_users", self.harm_optimize_users) < 1:
             raise ValueError(f"harm_optimize_users: expected at least 1, got {self.harm_optimize_users!r}")
+        if not isinstance(self.method, Method):
+            raise ValueError(f"method: expected FixedHorizon, GroupSequential or AlwaysValid, got {self.method!r}")
+        for field in ("sample_ratio_at_end", "cuped"):
+            if not isinstance(getattr(self, field), bool):
+                raise ValueError(f"{field}: expected true or false, got {getattr(self, field)!r}")
+        object.__setattr__(self, "segments", tuple(self.segments))
+        if len(set(self.segments)) < len(self.segments) or not all(isinstance(name, str) and name for name in self.segments):
+            raise ValueError(f"segments: expected distinct names, got {self.segments!r}")
+        if self.novelty_alpha is not None:
+            object.__setattr__(self, "novelty_alpha", check_number("novelty_alpha", self.novelty_alpha, 1e-9, 0.499999))
+        if len(self.asked_segments) > MAX_SEGMENTS:
+            raise ValueError(f"segments: expected at most {MAX_SEGMENTS} (a novelty check has 2), got {self.segments!r}")
+
+    @property
+    def asked_segments(self) -> tuple[str, ...]:
+        """Segments that must be measured: those that veto, and those that the novelty check compares."""
+        extra = () if self.novelty_alpha is None else (EARLY, LATE)
+        return (*self.segments, *(name for name in extra if name not in self.segments))
 
     def to_dict(self) -> dict[str, object]:
         """JSON form."""
@@ -120,15 +155,25 @@ class AnalysisPlan:
             "sampleRatioAlpha": self.sample_ratio_alpha,
             "minimumUsers": self.minimum_users,
         }
-        return form | ({} if self.harm_optimize_users is None else {"harmOptimizeUsers": self.harm_optimize_users})
+        form |= {} if self.harm_optimize_users is None else {"harmOptimizeUsers": self.harm_optimize_users}
+        # What isn't asked for is left out: a plan of before there was a choice has the same form, and the same digest.
+        form |= {} if isinstance(self.method, FixedHorizon) else {"method": method_to_dict(self.method)}
+        form |= {"sampleRatioAtEnd": True} if self.sample_ratio_at_end else {}
+        form |= {"cuped": True} if self.cuped else {}
+        form |= {"segments": list(self.segments)} if self.segments else {}
+        return form | ({} if self.novelty_alpha is None else {"noveltyAlpha": self.novelty_alpha})
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> AnalysisPlan:
         """Inverse of `to_dict`. Raises ValueError."""
         keys = ("metrics", "alpha", "harmAlpha", "sampleRatioAlpha", "minimumUsers", "harmOptimizeUsers")
-        form = check_keys("plan", data, *keys)
-        metrics = form.get("metrics")
+        form = check_keys("plan", data, *keys, "method", "sampleRatioAtEnd", "cuped", "segments", "noveltyAlpha")
+        metrics, segments = form.get("metrics"), form.get("segments", ())
         if not isinstance(metrics, list | tuple):
             raise ValueError(f"metrics: expected a list, got {metrics!r}")
-        rest = (form.get(key) for key in keys[1:])
-        return cls(tuple(MetricPlan.from_dict(m) for m in metrics), *rest)  # type: ignore[arg-type]  # __post_init__ checks
+        if not isinstance(segments, list | tuple):
+            raise ValueError(f"segments: expected a list, got {segments!r}")
+        method = method_from_dict(form["method"]) if "method" in form else FIXED_HORIZON
+        rest = [*(form.get(key) for key in keys[1:]), method, form.get("sampleRatioAtEnd", False), form.get("cuped", False)]
+        values = [tuple(MetricPlan.from_dict(m) for m in metrics), *rest, tuple(segments), form.get("noveltyAlpha")]
+        return cls(*values)  # type: ignore[arg-type]  # __post_init__ checks

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from flywheel.stats.moments import CANCELLATION, Moments
+from flywheel.stats.moments import CANCELLATION, Moments, Sample
 
 Sign = Literal[1, -1]
 
@@ -45,7 +45,7 @@ class Contrast:
     standard_error: float
 
 
-def contrast(control: Moments, candidate: Moments, good: Sign, limit: Limit = NO_MARGIN) -> Contrast:
+def contrast(control: Sample, candidate: Sample, good: Sign, limit: Limit = NO_MARGIN) -> Contrast:
     """good * (mean_T - (1 - good * margin) * mean_C) + absolute_margin, for metrics that are good when they rise (1) or fall (-1).
 
     A relative margin of a control mean that isn't positive has no meaning and counts as 0. Raises ValueError below two users a slice.
@@ -66,21 +66,21 @@ def with_one_event(moments: Moments) -> Moments:
     return moments.merge(ONE_EVENT)
 
 
-def difference_interval(control: Moments, candidate: Moments, multiplier: float) -> Interval:
+def difference_interval(control: Sample, candidate: Sample, multiplier: float) -> Interval:
     """mean_T - mean_C, plus and minus `multiplier` standard errors. Raises ValueError below two users a slice."""
     difference = contrast(control, candidate, 1)
     half = multiplier * difference.standard_error
     return Interval(difference.estimate - half, difference.estimate + half)
 
 
-def lift(control: Moments, candidate: Moments) -> float | None:
+def lift(control: Sample, candidate: Sample) -> float | None:
     """mean_T / mean_C - 1, or None if the control's mean isn't positive (or the ratio is no number). Raises ValueError for no users."""
     if control.mean <= 0:
         return None
     return _finite(candidate.mean / control.mean - 1)
 
 
-def lift_interval(control: Moments, candidate: Moments, multiplier: float) -> Interval | None:
+def lift_interval(control: Sample, candidate: Sample, multiplier: float) -> Interval | None:
     """Fieller's interval of the lift.
 
     None if it is unbounded: the control's mean is then within `multiplier` standard errors of zero and no lift can be excluded.

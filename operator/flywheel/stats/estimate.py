@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import NamedTuple
 
-from flywheel.stats import fixed_horizon, sequences, wording
+from flywheel.stats import cuped, fixed_horizon, ratio, sequences, wording
 from flywheel.stats.analysis import AnalysisPlan, MetricPlan
 from flywheel.stats.contrast import Interval, contrast, difference_interval, lift, lift_interval, with_one_event
-from flywheel.stats.evidence import Measured
-from flywheel.stats.moments import Moments
+from flywheel.stats.evidence import Measured, Measurement, NoData, Unavailable
+from flywheel.stats.methods import Look
+from flywheel.stats.moments import Sample
 
 
 class MetricState(StrEnum):
@@ -28,9 +30,10 @@ class MetricState(StrEnum):
 class MetricEstimate:
     """The numbers of one metric for status; None where there is none.
 
-    Means and `difference` are in the unit of the metric, `lift` is a share (0.1 is +10 %). The lift's interval covers 1 - 2 alpha: valid at
-    all looks together while the window is open, fixed-horizon once it is over; a metric with an absolute margin is judged by its difference
-    and has none. `p_value`, once the window is over, is one-sided: of superiority for a Success metric, of non-inferiority for a Guardrail.
+    Means and `difference` are in the unit of the metric, `lift` is a share (0.1 is +10 %). The lift's interval covers 1 - 2 alpha: that
+    of the success test when it is done, valid at all looks together in between; one with an absolute margin is judged by its difference
+    and has none. `p_value`, when success is tested, is the ordinary one-sided one: of superiority for a Success metric, of non-inferiority
+    for a Guardrail. With CUPED the means, too, are adjusted.
     `harm_bound` is the best the candidate can still be, by the one-sided confidence sequence: a lift where there is an interval of it at
     that level and no absolute margin, else a difference. No interval, p-value or bound below the minimum of users.
     """
@@ -78,27 +81,58 @@ class Judgement:
     harmed: bool = False
     non_inferior: bool = False
     superiority_p: float = 1.0
+    users: int = 0  # matured, in both slices
     summary: str = ""  # the effect and its interval
     harm_summary: str = ""  # the effect and the best it can still be
 
 
-def judge(plan: AnalysisPlan, metric: MetricPlan, measured: Measured, *, window_over: bool) -> Judgement:
+def usable(metric: MetricPlan, measurement: Measurement) -> Measurement:
+    """The measurement, or why it is no use for this metric: a ratio needs the users' messages."""
+    if not isinstance(measurement, Measured) or not metric.per_message:
+        return measurement
+    if measurement.messages is None:
+        return NoData()
+    try:
+        for pair in measurement.messages:
+            if pair.n >= 2:
+                ratio.ratio(pair)
+    except ValueError as error:
+        return Unavailable(str(error))
+    return measurement
+
+
+def samples(plan: AnalysisPlan, metric: MetricPlan, measured: Measured) -> tuple[Sample, Sample]:
+    """Both slices as they are compared: ratios, adjusted by the pre-period, or plain means. Needs two users a slice."""
+    if metric.per_message and measured.messages:
+        control, candidate = measured.messages
+        if metric.absolute_margin is not None:
+            control, candidate = ratio.with_one_event(control), ratio.with_one_event(candidate)
+        return ratio.ratio(control), ratio.ratio(candidate)
+    if metric.absolute_margin is not None:
+        return with_one_event(measured.control), with_one_event(measured.candidate)
+    if plan.cuped and measured.known:
+        slices = (cuped.Stratified(m, pair) for m, pair in zip((measured.control, measured.candidate), measured.known, strict=True))
+        if adjusted := cuped.adjusted(*slices):
+            return adjusted
+    return measured.control, measured.candidate
+
+
+def judge(plan: AnalysisPlan, metric: MetricPlan, measured: Measured, look: Look) -> Judgement:
     """Judge one measured metric; never raises. Harm is looked for at harm_alpha / m for m metrics, at every look."""
-    numbers = _numbers(metric, measured)
     if min(measured.control.n, measured.candidate.n) < plan.minimum_users:
-        return Judgement(metric, replace(numbers, state=MetricState.TOO_FEW_USERS))
+        return Judgement(metric, replace(_numbers(metric, measured, None), state=MetricState.TOO_FEW_USERS))
 
     users = measured.control.n + measured.candidate.n
     optimize_users = 2.0 * (plan.harm_optimize_users or plan.minimum_users)
     at_every_look = sequences.one_sided_multiplier(users, plan.harm_alpha / len(plan.metrics), optimize_users)
-    now = sequences.two_sided_multiplier(users, 2 * plan.alpha, optimize_users)
-    if window_over:
-        now = fixed_horizon.normal_multiplier(plan.alpha)
+    now = look.critical(plan.alpha, users) if look.due else math.inf
+    if not math.isfinite(now):
+        now = sequences.two_sided_multiplier(users, 2 * plan.alpha, optimize_users)
 
-    control, candidate = measured.control, measured.candidate
     rare = metric.absolute_margin is not None
-    if rare:
-        control, candidate = with_one_event(control), with_one_event(candidate)
+    control, candidate = samples(plan, metric, measured)
+    plain = rare and not metric.per_message
+    numbers = _numbers(metric, measured, None if plain else (control, candidate))
     harm = contrast(control, candidate, metric.good, metric.harm_limit)
     no_worse = contrast(control, candidate, metric.good, metric.promotion_limit)
     superiority_p = fixed_horizon.p_value(contrast(control, candidate, metric.good))
@@ -113,13 +147,14 @@ def judge(plan: AnalysisPlan, metric: MetricPlan, measured: Measured, *, window_
             numbers,
             lift_lower=shown.interval.lower if shown.relative else None,
             lift_upper=shown.interval.upper if shown.relative else None,
-            p_value=p_value if window_over else None,
+            p_value=p_value if look.due else None,
             harm_bound=harm_bound,
         ),
         enough=True,
         harmed=harm.estimate + at_every_look * harm.standard_error < 0,
-        non_inferior=fixed_horizon.is_non_inferior(no_worse, plan.alpha),
+        non_inferior=look.due and fixed_horizon.is_non_inferior(no_worse, look.limit(plan.alpha, users)),
         superiority_p=superiority_p,
+        users=users,
         summary=f"{_effect(numbers, relative=shown.relative)} {wording.interval(shown.interval, relative=shown.relative)}",
         harm_summary=f"{_effect(numbers, relative=harm_ends.relative)} (at best {wording.signed(harm_bound, relative=harm_ends.relative)})",
     )
@@ -132,19 +167,19 @@ class _Ends(NamedTuple):
     relative: bool
 
     @classmethod
-    def of(cls, control: Moments, candidate: Moments, multiplier: float, *, rare: bool) -> _Ends:
+    def of(cls, control: Sample, candidate: Sample, multiplier: float, *, rare: bool) -> _Ends:
         lifts = None if rare else lift_interval(control, candidate, multiplier)
         return cls(lifts, True) if lifts else cls(difference_interval(control, candidate, multiplier), False)
 
 
-def _numbers(metric: MetricPlan, measured: Measured) -> MetricEstimate:
-    """What can be said without inference."""
-    control, candidate = measured.control, measured.candidate
+def _numbers(metric: MetricPlan, measured: Measured, compared: tuple[Sample, Sample] | None) -> MetricEstimate:
+    """What can be said without inference: of the slices as they are compared, else of the plain means."""
+    control, candidate = compared or (measured.control, measured.candidate)
     numbers = MetricEstimate(
         name=metric.name,
         role=metric.role,
-        n_control=control.n,
-        n_candidate=candidate.n,
+        n_control=measured.control.n,
+        n_candidate=measured.candidate.n,
         mean_control=control.mean if control.n else None,
         mean_candidate=candidate.mean if candidate.n else None,
     )

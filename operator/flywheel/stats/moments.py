@@ -5,11 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 MAX_USERS = 10**15
 MAX_TOTAL = 1e100  # so that no product of two sums overflows a float
 ROUNDING = 1e-9  # relative slack for sums that were added up in floating point
 CANCELLATION = 1e-12  # a spread below this share of the sum of squares is rounding, not variance
+
+
+class Sample(Protocol):
+    """What inference needs of one slice: users, their mean (unit of the metric) and the variance a user (unit squared)."""
+
+    @property
+    def n(self) -> int: ...
+
+    @property
+    def mean(self) -> float: ...
+
+    @property
+    def variance(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +75,50 @@ class Moments:
         """Inverse of `to_dict`. Raises ValueError."""
         form = check_keys("moments", data, "n", "total", "totalSquares")
         return cls(form.get("n"), form.get("total"), form.get("totalSquares"))  # type: ignore[arg-type]  # __post_init__ checks
+
+
+@dataclass(frozen=True, slots=True)
+class PairMoments:
+    """Moments of two values of the same users: `y`, the metric, and `x`, another number of each user, with the sum of the products.
+
+    x is a covariate from before the exposure (stats/cuped.py) or the denominator of a ratio (stats/ratio.py).
+    Raises ValueError naming the field if they are not the moments of any n pairs.
+    """
+
+    y: Moments
+    x: Moments
+    cross: float
+
+    def __post_init__(self) -> None:
+        for field in ("y", "x"):
+            if not isinstance(getattr(self, field), Moments):
+                raise ValueError(f"{field}: expected moments, got {getattr(self, field)!r}")
+        if self.x.n != self.y.n:
+            raise ValueError(f"x.n: expected the same {self.y.n} users as y, got {self.x.n}")
+        object.__setattr__(self, "cross", check_number("cross", self.cross, -MAX_TOTAL * MAX_TOTAL, MAX_TOTAL * MAX_TOTAL))
+        if abs(self.cross) > math.sqrt(self.y.total_squares) * math.sqrt(self.x.total_squares) * (1 + ROUNDING):
+            raise ValueError(f"cross: {self.cross!r} is too large for the squares {self.y.total_squares!r} and {self.x.total_squares!r}")
+
+    @property
+    def n(self) -> int:
+        """Users."""
+        return self.y.n
+
+    @property
+    def covariance(self) -> float:
+        """Sample covariance (divisor n - 1), never beyond what the two variances allow. Raises ValueError below two users."""
+        limit = math.sqrt(self.y.variance) * math.sqrt(self.x.variance)
+        return max(-limit, min(limit, (self.cross - self.x.total * self.y.mean) / (self.n - 1)))
+
+    def to_dict(self) -> dict[str, object]:
+        """JSON form, exact."""
+        return {"y": self.y.to_dict(), "x": self.x.to_dict(), "cross": self.cross}
+
+    @classmethod
+    def from_dict(cls, data: object) -> PairMoments:
+        """Inverse of `to_dict`. Raises ValueError."""
+        form = check_keys("pair", data, "y", "x", "cross")
+        return cls(Moments.from_dict(form.get("y")), Moments.from_dict(form.get("x")), form.get("cross"))  # type: ignore[arg-type]
 
 
 def check_count(field: str, value: object) -> int:

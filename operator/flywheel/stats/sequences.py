@@ -27,7 +27,11 @@ def two_sided_multiplier(users: int, alpha: float, optimize_users: float) -> flo
     return math.sqrt(2 * (1 + 1 / information) * math.log(math.sqrt(information + 1) / alpha))
 
 
-def one_sided_multiplier(users: int, alpha: float, optimize_users: float) -> float:
-    """The same for a sequence that is bounded on one side only (eq. 134), tuned as the two-sided one at 2 * alpha. Raises ValueError."""
-    information = check_number("users", users, 1, 1e16) * mixture_rho(2 * alpha, optimize_users) ** 2
+def one_sided_multiplier(users: int, alpha: float, optimize_users: float, *, tuned_for: float | None = None) -> float:
+    """The same for a sequence that is bounded on one side only (eq. 134), tuned as the two-sided one at 2 * alpha. Raises ValueError.
+
+    `tuned_for`: the alpha it is tuned at instead, so that sequences of several levels are nested (Holm).
+    """
+    rho = mixture_rho(2 * (alpha if tuned_for is None else tuned_for), optimize_users)
+    information = check_number("users", users, 1, 1e16) * rho**2
     return math.sqrt(2 * (1 + 1 / information) * math.log1p(math.sqrt(information + 1) / (2 * alpha)))

@@ -2,7 +2,8 @@
 
 1. The sample ratio: broken, nothing is believed (Hold).
 2. Harm, at every look: proven on any metric, the candidate leaves (Rollback).
-3. Success, once, when the window is over: at least one success metric proven better (Holm), every other metric shown no worse (Promote).
+3. Success, when it is tested (once, when the window is over, unless the plan's method says otherwise): at least one success metric proven
+   better (Holm), every other metric shown no worse, and no veto of a segment or of a lift that wore off (Promote).
 An outage of the metrics is none of these: it continues the window, and after it gives no verdict.
 """
 
@@ -16,15 +17,17 @@ from enum import StrEnum
 
 from flywheel.stats import wording
 from flywheel.stats.analysis import AnalysisPlan, MetricPlan
-from flywheel.stats.estimate import Judgement, MetricEstimate, MetricState, judge
-from flywheel.stats.evidence import Evidence, Measured, NoData, Stale, Unavailable
+from flywheel.stats.estimate import Judgement, MetricEstimate, MetricState, judge, usable
+from flywheel.stats.evidence import Evidence, Measured, Measurement, NoData, Stale, Unavailable
+from flywheel.stats.methods import AlwaysValid, FixedHorizon, GroupSequential, Look, look_at
 from flywheel.stats.moments import Moments
 from flywheel.stats.multiplicity import HolmTest, holm
-from flywheel.stats.sample_ratio import sample_ratio_p
+from flywheel.stats.sample_ratio import sample_ratio_p, sample_ratio_p_at_end
+from flywheel.stats.vetoes import harmed_segments, unmeasured_segments, worn_off
 
 __all__ = [
-    "AnalysisPlan", "Assessment", "Evidence", "Measured", "MetricEstimate", "MetricPlan", "MetricState", "Moments", "NoData", "Outcome",
-    "Reason", "Stale", "Unavailable", "assess", "evidence_digest",
+    "AlwaysValid", "AnalysisPlan", "Assessment", "Evidence", "FixedHorizon", "GroupSequential", "Measured", "MetricEstimate", "MetricPlan",
+    "MetricState", "Moments", "NoData", "Outcome", "Reason", "Stale", "Unavailable", "assess", "evidence_digest",
 ]  # fmt: skip
 
 
@@ -48,6 +51,8 @@ class Reason(StrEnum):
     SUCCESS_PROVEN = "SuccessProven"
     NO_SIGNIFICANT_LIFT = "NoSignificantLift"
     NON_INFERIORITY_NOT_SHOWN = "NonInferiorityNotShown"
+    SEGMENT_HARM = "SegmentHarm"
+    NOVELTY_WORN_OFF = "NoveltyWornOff"
     TOO_FEW_USERS = "TooFewUsers"
     NO_DATA = "NoData"
     METRICS_STALE = "MetricsStale"
@@ -56,28 +61,32 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """The decision, why, and the numbers of the metrics that were measured."""
+    """The decision, why, and the numbers of the metrics that were measured.
+
+    `look`: the information fraction of a group-sequential look that this was; the looks after it must be told of it.
+    """
 
     outcome: Outcome
     reason: Reason
     message: str
     estimates: tuple[MetricEstimate, ...]
     sample_ratio_p: float | None
+    look: float | None = None
 
 
 def assess(plan: AnalysisPlan, evidence: Evidence) -> Assessment:
     """Decide on the evidence of one look; never raises. The same arguments always give the same answer."""
-    judgements = [
-        judge(plan, metric, measured, window_over=evidence.window_over)
-        for metric in plan.metrics
-        if isinstance(measured := evidence.metrics.get(metric.name), Measured)
-    ]
-    ratio_p = None if evidence.assigned is None else sample_ratio_p(evidence.assigned)
+    metrics = {m.name: usable(m, evidence.metrics.get(m.name, NoData())) for m in plan.metrics}
+    look = _look(plan, evidence, metrics)
+    judgements = [judge(plan, m, measured, look) for m in plan.metrics if isinstance(measured := metrics[m.name], Measured)]
+    ratio_p = _ratio_p(plan, evidence)
 
-    def conclude(outcome: Outcome, reason: Reason, message: str, states: Mapping[str, MetricState] | None = None) -> Assessment:
+    def conclude(
+        outcome: Outcome, reason: Reason, message: str, states: Mapping[str, MetricState] | None = None, *, looked: bool = False
+    ) -> Assessment:
         found = states or {}
         estimates = tuple(replace(j.estimate, state=found.get(j.metric.name, j.estimate.state)) for j in judgements)
-        return Assessment(outcome, reason, message, estimates, ratio_p)
+        return Assessment(outcome, reason, message, estimates, ratio_p, look.fraction if looked else None)
 
     if evidence.assigned is not None and ratio_p is not None and ratio_p < plan.sample_ratio_alpha:
         split = f"{evidence.assigned[0]} control to {evidence.assigned[1]} candidate users is not 1:1"
@@ -92,16 +101,19 @@ def assess(plan: AnalysisPlan, evidence: Evidence) -> Assessment:
             Outcome.ROLLBACK, Reason.GUARDRAIL_HARM, _harm_message(plan, harmed), {j.metric.name: MetricState.HARM for j in harmed}
         )
 
-    missing = _missing(plan, evidence, split_problem)
-    if not evidence.window_over:
-        reason, message = missing or (Reason.ENROLLING, f"no harm proven so far: {'; '.join(_progress(plan, j) for j in judgements)}")
-        return conclude(Outcome.CONTINUE, reason, message)
-    if missing:
-        return conclude(Outcome.NO_VERDICT, *missing)
-    if few := [j for j in judgements if not j.enough]:
-        return conclude(Outcome.INCONCLUSIVE, Reason.TOO_FEW_USERS, "; ".join(_progress(plan, j) for j in few))
-    tests = holm({j.metric.name: j.superiority_p for j in judgements if j.metric.role == "Success"}, plan.alpha)
-    return conclude(*_final(judgements, tests), _final_states(judgements, tests))
+    missing = _missing(plan, metrics, split_problem)
+    few = [j for j in judgements if not j.enough]
+    if missing or few or not look.due:
+        return conclude(*_undecided(plan, evidence, judgements, missing, few))
+    tests = holm(
+        {j.metric.name: j.superiority_p for j in judgements if j.metric.role == "Success"},
+        plan.alpha,
+        lambda name, level: look.limit(level, next(j.users for j in judgements if j.metric.name == name)),
+    )
+    outcome, reason, message = _final(plan, metrics, judgements, tests)
+    if outcome is not Outcome.PROMOTE and not look.final:
+        return conclude(Outcome.CONTINUE, Reason.ENROLLING, f"not yet: {message}", looked=True)
+    return conclude(outcome, reason, message, _final_states(judgements, tests), looked=True)
 
 
 def evidence_digest(plan: AnalysisPlan, evidence: Evidence) -> str:
@@ -109,6 +121,36 @@ def evidence_digest(plan: AnalysisPlan, evidence: Evidence) -> str:
     form = {"plan": plan.to_dict(), "evidence": evidence.to_dict()}
     canonical = json.dumps(form, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
+
+
+def _look(plan: AnalysisPlan, evidence: Evidence, metrics: Mapping[str, Measurement]) -> Look:
+    """Whether success is tested now; not before the window's end with a metric missing or on fewer users than the minimum."""
+    measured = [m for m in metrics.values() if isinstance(m, Measured)]
+    slices = [(m.control.n, m.candidate.n) for m in measured]
+    if len(measured) < len(metrics) or any(n < plan.minimum_users for both in slices for n in both):
+        slices = []
+    return look_at(plan.method, plan.alpha, slices, evidence.looks, window_over=evidence.window_over)
+
+
+def _ratio_p(plan: AnalysisPlan, evidence: Evidence) -> float | None:
+    """By all looks; where half of the error rate is for the last look, twice the p-value of either half."""
+    if evidence.assigned is None:
+        return None
+    if not plan.sample_ratio_at_end:
+        return sample_ratio_p(evidence.assigned)
+    return sample_ratio_p_at_end(evidence.assigned) if evidence.window_over else min(1.0, 2 * sample_ratio_p(evidence.assigned))
+
+
+def _undecided(
+    plan: AnalysisPlan, evidence: Evidence, judgements: list[Judgement], missing: tuple[Reason, str] | None, few: list[Judgement]
+) -> tuple[Outcome, Reason, str]:
+    """Success can't be tested now: go on, or if the window is over say why not."""
+    if not evidence.window_over:
+        reason, message = missing or (Reason.ENROLLING, f"no harm proven so far: {'; '.join(_progress(plan, j) for j in judgements)}")
+        return Outcome.CONTINUE, reason, message
+    if missing:
+        return Outcome.NO_VERDICT, *missing
+    return Outcome.INCONCLUSIVE, Reason.TOO_FEW_USERS, "; ".join(_progress(plan, j) for j in few)
 
 
 def _split_problem(evidence: Evidence, judgements: list[Judgement]) -> tuple[Reason, str] | None:
@@ -125,17 +167,18 @@ def _split_problem(evidence: Evidence, judgements: list[Judgement]) -> tuple[Rea
     return None
 
 
-def _missing(plan: AnalysisPlan, evidence: Evidence, split_problem: tuple[Reason, str] | None) -> tuple[Reason, str] | None:
+def _missing(plan: AnalysisPlan, metrics: Mapping[str, Measurement], split_problem: tuple[Reason, str] | None) -> tuple[Reason, str] | None:
     """What isn't known at this look; the reason is the gravest one: unavailable, then stale, then no data."""
     problems = [split_problem] if split_problem else []
     for metric in plan.metrics:
-        match evidence.metrics.get(metric.name, NoData()):
+        match metrics[metric.name]:
             case NoData():
                 problems.append((Reason.NO_DATA, f"{metric.name} has no data"))
             case Stale(age):
                 problems.append((Reason.METRICS_STALE, f"{metric.name} is {wording.number(age)} s old"))
             case Unavailable(message):
                 problems.append((Reason.METRICS_UNAVAILABLE, f"{metric.name} is unavailable: {message}"))
+    problems += [(Reason.NO_DATA, sentence) for sentence in unmeasured_segments(plan, metrics)]
     if not problems:
         return None
     gravity = (Reason.METRICS_UNAVAILABLE, Reason.METRICS_STALE, Reason.NO_DATA)
@@ -162,8 +205,10 @@ def _progress(plan: AnalysisPlan, j: Judgement) -> str:
     return f"{j.metric.name} has {users}, and needs {plan.minimum_users} of each"
 
 
-def _final(judgements: list[Judgement], tests: Mapping[str, HolmTest]) -> tuple[Outcome, Reason, str]:
-    """The verdict at the window's end, every metric measured on enough users."""
+def _final(
+    plan: AnalysisPlan, metrics: Mapping[str, Measurement], judgements: list[Judgement], tests: Mapping[str, HolmTest]
+) -> tuple[Outcome, Reason, str]:
+    """The verdict of a test of success, every metric measured on enough users."""
     proven = [j for j in judgements if _is_proven(j, tests)]
     found = "; ".join(_finding(j, tests) for j in judgements)
     if not proven:
@@ -175,6 +220,10 @@ def _final(judgements: list[Judgement], tests: Mapping[str, HolmTest]) -> tuple[
             Reason.NON_INFERIORITY_NOT_SHOWN,
             f"{better} is better, but {worse} isn't shown to be no worse: {found}",
         )
+    if harmed := harmed_segments(plan, metrics):
+        return Outcome.INCONCLUSIVE, Reason.SEGMENT_HARM, f"better for all users together, but harm is proven: {'; '.join(harmed)}; {found}"
+    if worn := worn_off(plan, [j.metric for j in proven], metrics):
+        return Outcome.INCONCLUSIVE, Reason.NOVELTY_WORN_OFF, f"the lift has worn off: {'; '.join(worn)}; {found}"
     return Outcome.PROMOTE, Reason.SUCCESS_PROVEN, found
 
 
