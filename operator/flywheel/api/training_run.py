@@ -144,6 +144,9 @@ class Attempt(Resource):
     number: Annotated[int, Field(ge=1, description="1 for the first.")]
     job: Annotated[ObjectName, Field(description="Name of the Job.")]
     job_uid: Annotated[str | None, Field(max_length=64, description="UID of the Job, once it was seen.")] = None
+    image_id: Annotated[
+        str | None, Field(max_length=512, description="Image that its first pod ran, with the digest the node knows it by.")
+    ] = None
     revision: Annotated[int, Field(ge=0, description="metadata.generation it was made from.")] = 0
     spec_hash: Annotated[str, Field(max_length=64, description="Hash of the spec (without `suspend`) it was made from.")] = ""
     retry_token: Annotated[str | None, Field(max_length=256, description="Value of the annotation modelflywheel.dev/retry it heeds.")] = (
@@ -159,9 +162,6 @@ class Attempt(Resource):
         bool, Field(description="Whether it used up one of `retry.limit`; evictions, node losses and deleted Jobs don't.")
     ] = False
     gpu_seconds: Annotated[Finite, Field(ge=0, description="GPUs × seconds of its pods.")] = 0
-    image_id: Annotated[
-        str | None, Field(max_length=512, description="The image that its pod ran, by digest, as the kubelet names it.")
-    ] = None
 
 
 TrainingPhase = Literal["Pending", "Running", "Retrying", "Suspended", "Succeeded", "Failed"]

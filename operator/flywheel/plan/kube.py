@@ -39,7 +39,7 @@ class PodState:
     pod_reason: str | None = None  # Evicted, NodeLost…
     disrupted: bool = False  # condition DisruptionTarget
     unschedulable: str | None = None
-    image_id: str | None = None  # what the main container runs, such as registry/name@sha256:…
+    image_id: str | None = None  # of the main container, with the digest the node knows it by
 
     @property
     def image_pull_failed(self) -> bool:
