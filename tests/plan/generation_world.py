@@ -64,7 +64,7 @@ class World:
         self.snapshots: dict[str, GenerationSpec] = {}
         self.pinned: dict[str, list[dict[str, Any]]] = {}  # stages, by snapshot
         self.defaults = Defaults()
-        self.records: dict[str, Generation] = {}
+        self.laps: dict[str, Generation] = {}  # those that made a champion, by name
         self.earlier_runs: list[TrainingRun] = []
         self.gone: frozenset[str] = frozenset()
         self.runs: dict[str, TrainingRun] = {}
@@ -95,7 +95,7 @@ class World:
             other_rollout=self.other_rollout,
             siblings=tuple(self.siblings),
             rollouts=tuple(self.rollouts),
-            records=self.records,
+            records=self.laps,
             earlier_runs=tuple(self.earlier_runs),
             gone=self.gone,
         )

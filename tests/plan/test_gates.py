@@ -63,7 +63,7 @@ def test_a_lap_is_measured_against_the_stage_of_the_same_name_in_the_champions_r
     limit = {"metric": "mean_length", "operator": "LessThanOrEqual", "value": 20, "baseline": baseline, "onFailure": "Hold"}
     for length, phase in ((120.0, "RollingOut"), (160.0, "Held")):
         world = World(stages=[{**sft_stage(), "gates": [limit]}])
-        world.records = {"demo-initial": champion_lap(BASE, mean_length=110)}
+        world.laps = {"demo-initial": champion_lap(BASE, mean_length=110)}
         world.metrics["sft"] = {"mean_length": length}
         assert world.run().phase == phase
 
@@ -71,7 +71,7 @@ def test_a_lap_is_measured_against_the_stage_of_the_same_name_in_the_champions_r
 def test_the_record_of_another_model_under_the_champions_name_is_no_baseline() -> None:
     limit = {"metric": "mean_length", "operator": "LessThanOrEqual", "value": 20, "baseline": "Champion"}
     world = World(stages=[{**sft_stage(), "gates": [limit]}])
-    world.records = {"demo-initial": champion_lap(digest_of("another"), mean_length=110)}
+    world.laps = {"demo-initial": champion_lap(digest_of("another"), mean_length=110)}
     world.metrics["sft"] = {"mean_length": 115}
     status = world.run()
     assert status.phase == "Rejected"
@@ -81,14 +81,14 @@ def test_the_record_of_another_model_under_the_champions_name_is_no_baseline() -
 def test_a_new_champion_is_the_new_measure() -> None:
     limit = {"metric": "mean_length", "operator": "LessThanOrEqual", "value": 20, "baseline": "Champion"}
     world = World(stages=[{**sft_stage(), "gates": [limit]}])
-    world.records = {"demo-initial": champion_lap(BASE, mean_length=110)}
+    world.laps = {"demo-initial": champion_lap(BASE, mean_length=110)}
     world.metrics["sft"], world.other_rollout = {"mean_length": 115}, "g0-rollout"
     assert world.run().stages[0].phase == "Passed"
     assert world.flywheel is not None
     assert world.flywheel.status.champion is not None
     champion = world.flywheel.status.champion.model_copy(update={"generation": "g0", "digest": digest_of("new")})
     world.flywheel = world.flywheel.model_copy(update={"status": world.flywheel.status.model_copy(update={"champion": champion})})
-    world.records["g0"] = champion_lap(digest_of("new"), mean_length=80)
+    world.laps["g0"] = champion_lap(digest_of("new"), mean_length=80)
     status = world.run(3)
     assert status.phase == "Rejected"
     assert "+35 against the 80 of generation g0" in (status.stages[0].message or "")
