@@ -21,6 +21,7 @@ import yaml
 from flywheel.api.crd import crds
 from tests.cluster.api_server import Answer, ApiServer, find_program, started
 from tests.cluster.objects import flywheel, generation, reward_model, rollout, sft
+from tests.cluster.test_stored_objects import kept
 from tests.released import RELEASES, unpack
 
 pytestmark = pytest.mark.cluster
@@ -170,7 +171,7 @@ def test_from_an_earlier_chart_to_this_one_and_back_no_stored_object_is_lost(bar
     install_crds(bare)  # the hook of the upgrade
     helm(bare, "upgrade", "flywheel", str(REPOSITORY / "helm" / "flywheel"), "--no-hooks")
     assert as_this_release(bare) == []
-    assert [_kept(old, new) for old, new in zip(before, _specs(bare), strict=True)] == [True] * 5
+    assert [kept(old, new) for old, new in zip(before, _specs(bare), strict=True)] == [True] * 5
     after = _specs(bare)
 
     helm(bare, "rollback", "flywheel", "1", "--no-hooks")
@@ -191,12 +192,3 @@ def _spec(server: ApiServer, kind: str, name: str) -> Any:
 
 def _specs(server: ApiServer) -> list[Any]:
     return [_spec(server, body["kind"], body["metadata"]["name"]) for body in OBJECTS]
-
-
-def _kept(old: Any, new: Any) -> bool:
-    """Whether everything that was stored is still there, with the same value; a new release may add defaults."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        return all(key in new and _kept(value, new[key]) for key, value in old.items())
-    if isinstance(old, list) and isinstance(new, list):
-        return len(old) == len(new) and all(map(_kept, old, new))
-    return bool(old == new)
