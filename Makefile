@@ -9,7 +9,7 @@ export PYTHONPATH := $(CURDIR):$(CURDIR)/operator:$(CURDIR)/trainers:$(CURDIR)/c
 IN_CLUSTER := eval "$$(python3 -m dev.cluster env)" &&
 
 .DEFAULT_GOAL := help
-.PHONY: bench-operator bench-verdict bench-router bench-collector help venv venv-ml lint format test test-unit test-ml test-cluster demo cluster-up cluster-down images crds cli-docs lock clean
+.PHONY: bench-operator bench-verdict bench-router bench-collector help venv venv-ml lint format test test-unit test-ml test-cluster test-kill demo cluster-up cluster-down images crds cli-docs lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ —/'
@@ -37,7 +37,7 @@ crds: venv ## generate crds/ and the chart's copy from operator/flywheel/api
 cli-docs: venv ## generate docs/cli.md from operator/flywheel/cli
 	$(PYTHON) -m dev.cli_docs
 
-test: test-unit test-ml test-cluster ## every test (about 12 minutes warm, about 35 on a bare machine)
+test: test-unit test-ml test-cluster ## every test but the twin of the kill test (about 12 minutes warm, about 35 on a bare machine)
 
 test-unit: venv ## operator, collector, router (a real Envoy) and simulator
 	$(PYTHON) -m pytest -q -m "not cluster" --ignore=tests/trainers tests
@@ -46,7 +46,10 @@ test-ml: venv-ml ## real training steps on a tiny model
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(VENV_ML)/bin/python -m pytest -q tests/trainers
 
 test-cluster: venv images ## promises, on the real local cluster
-	$(IN_CLUSTER) FLYWHEEL_REQUIRE_CLUSTER=1 $(PYTHON) -m pytest -q -m cluster --ignore=tests/trainers tests
+	$(IN_CLUSTER) FLYWHEEL_REQUIRE_CLUSTER=1 $(PYTHON) -m pytest -q -m "cluster and not twin" --ignore=tests/trainers tests
+
+test-kill: venv images ## two laps on the local cluster, undisturbed and with the operator killed at every transition: the same end, bit by bit
+	$(IN_CLUSTER) FLYWHEEL_REQUIRE_CLUSTER=1 $(PYTHON) -m pytest -q -s -m cluster tests/cluster/promises/test_killed_laps.py
 
 cluster-up: ## a real one-node Kubernetes on this machine (about 10 minutes the first time, then seconds)
 	python3 -m dev.cluster up

@@ -69,19 +69,14 @@ def namespace(name: str) -> None:
 def install_operator() -> None:
     """CRDs, the chart, Prometheus and Alertmanager in `flywheel-system`, from here; the operator starts anew, for its image may be."""
     namespace("flywheel-system")
-    install_crds()
+    # The chart would leave the CRDs of another checkout, if that has more fields.
+    kube.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
     unlock_release()
     kube.run("helm", "upgrade", "--install", "flywheel", str(ROOT / "helm/flywheel"), "-n", "flywheel-system", "--skip-crds", timeout=300)
     kube.kubectl("rollout", "restart", "deployment", "-n", "flywheel-system", "-l", "app.kubernetes.io/name=flywheel")
     install_prometheus()
     for name in ("prometheus", "flywheel"):
         kube.kubectl("rollout", "status", f"deployment/{name}", "-n", "flywheel-system", "--timeout=180s", timeout=190)
-
-
-def install_crds() -> None:
-    """The CRDs of this checkout, whichever are there: the chart would leave those of another checkout that has more fields."""
-    for how in (("apply", "--server-side", "--force-conflicts"), ("replace",)):  # the first makes what is missing, the second takes away
-        kube.kubectl(*how, "-f", str(ROOT / "crds"))
 
 
 def install_prometheus() -> None:

@@ -64,10 +64,9 @@ class ApiServer:
         return self.kubectl("apply", "--server-side", "--force-conflicts", "-n", namespace, "-f", "-", stdin=json.dumps(body))
 
     def install_crds(self, directory: Path) -> None:
-        """Bring exactly these CRDs (the second line takes away what others have left in them) and wait until they are served."""
+        """Apply the CRDs and wait until they are served."""
         for arguments in (
             ("apply", "--server-side", "--force-conflicts", "-f", str(directory)),
-            ("replace", "-f", str(directory)),
             ("wait", "--for=condition=Established", "--timeout=90s", "-f", str(directory)),
         ):
             answer = self.kubectl(*arguments, timeout=120)

@@ -1,7 +1,7 @@
 """Which CRD replaces which. Pure: the cluster's CRD and this release's in, the one to write out.
 
-A CRD is replaced whole, not applied: an apply leaves what another manager has put there, so a rule or default that a release has given
-up would stay in force. It is never replaced by an older one: what that one doesn't know, the API server would cut from stored objects.
+A CRD is replaced whole: its spec is what the release says. It is never replaced by an older one: what that one doesn't know, the API server
+would cut from stored objects.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ async def _crds(patient: Patient) -> list[Check]:
         return [Check("CRDs", "ok", f"all five kinds are served in {VERSION}; you may not read whether they are of this version")]
     other = [kind.plural for kind, found in zip(KINDS, stored, strict=True) if _schema(found) != _schema(crd(kind))]
     if other:
-        mend = "if the cluster is behind: `helm upgrade`, or `kubectl replace -f crds/`"
+        mend = "if the cluster is behind: `helm upgrade`, or `kubectl apply --server-side --force-conflicts -f crds/`"
         return [Check("CRDs", "failed", f"{', '.join(other)} differ from those of this command; {mend}, else update the command")]
     return [Check("CRDs", "ok", f"all five kinds are served in {VERSION}, as this command knows them")]
 

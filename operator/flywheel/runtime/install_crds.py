@@ -32,7 +32,7 @@ async def bring(api: KubeApi, wanted: Manifest) -> str:
         return f"{name}: created"
     if more := unknown(found, wanted):
         some = ", ".join(more[:5]) + (f" and {len(more) - 5} more" if len(more) > 5 else "")
-        return f"{name}: left as it is, for it is of a newer release (this one does not know {some}); kubectl replace -f crds/ goes back"
+        return f"{name}: left as it is, for it is of a newer release (this one does not know {some})"
     written = await api.request("PUT", f"{PATH}/{name}", body=replacement(found, wanted))
     same = written["metadata"]["resourceVersion"] == found["metadata"]["resourceVersion"]
     return f"{name}: {'unchanged' if same else 'replaced'}"

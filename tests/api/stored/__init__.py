@@ -10,6 +10,7 @@ import datetime as dt
 import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ KINDS += "serviceaccounts,roles,rolebindings,poddisruptionbudgets"
 Body = dict[str, Any]
 
 
+@cache
 def stored(release: str, moment: str) -> tuple[dt.datetime, list[Body]]:
-    """When they were taken, and the objects of one Flywheel."""
+    """When they were taken, and the objects of one Flywheel; nobody may change them."""
     document = yaml.safe_load((HERE / release / f"{moment}.yaml").read_text())
     return dt.datetime.fromisoformat(document["takenAt"]), document["items"]
 

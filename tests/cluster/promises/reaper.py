@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import queue
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from tests.cluster.promises import space
 from tests.cluster.promises.operator_pod import OperatorPod
 from tests.cluster.promises.space import Body, status
 
 KINDS = ("flywheels", "generations", "trainingruns", "rewardmodels", "rollouts")
 MOST = 120  # deaths; two laps have about half as many transitions
-WATCH = 60.0  # seconds of one watch; the next tells again what is there
 
 
 @dataclass(frozen=True)
@@ -63,23 +63,35 @@ class Reaper:
 def reaper(namespace: str, operator: OperatorPod, *, kill: bool) -> Iterator[Reaper]:
     """While this lasts, no transition is survived; or all are only noted."""
     seen, events, stop = Reaper(), queue.Queue[Body](), threading.Event()
-    watches = [threading.Thread(target=_follow, args=(kind, namespace, events, stop), daemon=True) for kind in KINDS]
-    striker = threading.Thread(target=_strike, args=(seen, events, stop, operator if kill else None), daemon=True)
-    for thread in (*watches, striker):
+    watches = [_watch(kind, namespace) for kind in KINDS]
+    threads = [threading.Thread(target=_read, args=(process, events), daemon=True) for process in watches]
+    threads.append(threading.Thread(target=_strike, args=(seen, events, stop, operator if kill else None), daemon=True))
+    for thread in threads:
         thread.start()
     try:
         yield seen
+        assert [process.args for process in watches if process.poll() is not None] == [], "a watch ended: transitions may have been missed"
     finally:
         stop.set()
-        striker.join(timeout=60)
+        for process in watches:
+            process.kill()
+            process.wait()
+        for thread in threads:
+            thread.join(timeout=60)
     if seen.errors:
         raise seen.errors[0]
 
 
-def _follow(kind: str, namespace: str, events: queue.Queue[Body], stop: threading.Event) -> None:
-    while not stop.is_set():
-        for _, body in space.follow(kind, namespace, WATCH):
-            events.put(body)
+def _watch(kind: str, namespace: str) -> subprocess.Popen[str]:
+    command = ["kubectl", "get", kind, "-n", namespace, "--watch", "-o", "json", "--output-watch-events"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+
+def _read(process: subprocess.Popen[str], events: queue.Queue[Body]) -> None:
+    """One JSON document a line."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        events.put(json.loads(line)["object"])
 
 
 def _strike(seen: Reaper, events: queue.Queue[Body], stop: threading.Event, operator: OperatorPod | None) -> None:
