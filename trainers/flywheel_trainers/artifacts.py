@@ -87,7 +87,9 @@ def _commit_local(content: Path, target: Path, created_by: Mapping[str, object])
         if not _damaged(target) and _used_again(target, created_by):
             return
         if target.exists():
-            target.rename(target.with_name(f".damaged-{target.name}-{uuid.uuid4().hex}"))  # kept for whoever wants to know what happened to it
+            target.rename(
+                target.with_name(f".damaged-{target.name}-{uuid.uuid4().hex}")
+            )  # kept for whoever wants to know what happened to it
     staging = target.parent / f".tmp-{owner}-{uuid.uuid4().hex}"
     try:
         shutil.copytree(content, staging, copy_function=shutil.copyfile)

@@ -1,4 +1,4 @@
-"""GarbageCollect: deletes artifacts and checkpoints of one Flywheel's runs that its operator no longer refers to; by default it only lists them.
+"""GarbageCollect: deletes artifacts and checkpoints of one Flywheel's runs that nothing refers to; by default it only lists them.
 
 The operator says what stays (`keep`) and when it looked (`markedAt`). Nothing is touched that is younger than `markedAt` less the grace,
 that a run of another owner has made, or of which nobody knows who has made it.
@@ -53,7 +53,9 @@ def run(job: Job) -> Outcome:
 def _keep(job: Job, p: Parameters) -> Keep:
     namespace = str(job.config.run.get("namespace") or "")
     if not p.flywheel or not namespace or p.keep is None:
-        raise RunError("InvalidParameter", "parameters.flywheel, parameters.keep and run.namespace are needed: without them everything is garbage")
+        raise RunError(
+            "InvalidParameter", "parameters.flywheel, parameters.keep and run.namespace are needed: without them everything is garbage"
+        )
     lists = {name: p.keep.get(name) for name in ("digests", "runs")}
     for name, values in lists.items():
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
@@ -79,7 +81,9 @@ def _local(uri: str, where: str) -> Path:
 
 def _name(one: Found) -> str:
     """`artifact.0a1b2c3d4e5f` or `checkpoint.<run uid>.<hash>`, as a metric is called."""
-    return f"artifact.{one.path.removeprefix('sha256-')[:12]}" if one.kind == "artifact" else f"checkpoint.{one.path.replace('/', '.')[:46]}"
+    return (
+        f"artifact.{one.path.removeprefix('sha256-')[:12]}" if one.kind == "artifact" else f"checkpoint.{one.path.replace('/', '.')[:46]}"
+    )
 
 
 def _outcome(job: Job, p: Parameters, found: list[Found]) -> Outcome:
