@@ -158,12 +158,21 @@ def test_people_who_may_edit_a_namespace_may_edit_its_flywheels() -> None:
         ("prometheus.address=prometheus:9090", "/prometheus/address"),
         ("logLevel=loud", "/logLevel"),
         ("replicas=9", "/replicas"),
+        ("prices.perHour.cpu=-1,prices.currency=USD", "/prices/perHour/cpu"),
+        ("prices.perHour.cpu=1", "currency"),
+        ("prices.perHour.gpu=1,prices.currency=USD", "gpu"),
     ],
 )
 def test_a_value_that_makes_no_sense_is_refused(setting: str, field: str) -> None:
     done = helm("template", str(CHART), "--set", setting)
     assert done.returncode != 0
     assert field in done.stderr
+
+
+def test_the_operator_reads_the_charts_prices() -> None:
+    container = deployment("prices.currency=USD", r"prices.perHour.nvidia\.com/gpu=2.5")["spec"]["template"]["spec"]["containers"][0]
+    environment = {one["name"]: one.get("value", "") for one in container["env"]}
+    assert load_settings(environment).defaults.prices == PriceTable("USD", {"nvidia.com/gpu": 2.5})
 
 
 def test_an_image_can_be_pinned_by_digest() -> None:

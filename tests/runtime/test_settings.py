@@ -40,6 +40,12 @@ def test_images_prometheus_and_namespaces_come_from_the_environment() -> None:
     assert settings.identity.startswith("operator-0_")
 
 
+def test_a_price_table_that_makes_no_sense_is_refused_by_name() -> None:
+    assert load_settings({"FLYWHEEL_PRICES": '{"currency": "USD", "perHour": {"cpu": 1}}'}).defaults.prices.per_hour == {"cpu": 1.0}
+    with pytest.raises(SettingsError, match="FLYWHEEL_PRICES perHour.cpu must be a number that is not negative, not -1"):
+        load_settings({"FLYWHEEL_PRICES": '{"currency": "USD", "perHour": {"cpu": -1}}'})
+
+
 @pytest.mark.parametrize(("name", "value"), [("FLYWHEEL_LEADER_ELECTION", "maybe"), ("FLYWHEEL_PORT", "http"), ("FLYWHEEL_PORT", "70000")])
 def test_a_setting_that_makes_no_sense_is_refused_by_name(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=f"{name}.*{value}"):
