@@ -15,7 +15,7 @@ from flywheel.api.generation import Generation
 from flywheel.api.rollout import Rollout
 from flywheel.api.training_run import TrainingRun, TrainingRunStatus
 from flywheel.plan.base import Create, Delete
-from flywheel.plan.collection import ASK, may_be_gone, needs_mark, plan_collection
+from flywheel.plan.collection import ASK, gone, may_be_gone, needs_mark, plan_collection
 from flywheel.plan.garbage import COLLECTION, MAX_KEPT, PREFIX, Mark, mark, releasable
 from tests.plan.generation_world import digest_of
 from tests.plan.test_flywheel import T0, flywheel
@@ -207,6 +207,18 @@ def test_beyond_the_newest_rejected_laps_the_others_are_released_and_stay_so() -
     assert store.status.released == ("g0", "g1")
     assert may_be_gone(store.flywheel, "g0")
     assert not may_be_gone(store.flywheel, "g3")
+    runs = [
+        TrainingRun.model_validate(
+            {
+                "metadata": {"name": f"{name}-sft", "labels": {"modelflywheel.dev/generation": name}},
+                "spec": {"method": "SFT"},
+                "status": {"artifact": {"uri": "file:///m", "digest": digest_of(name)}},
+            }
+        )
+        for name in ("g0", "g3")
+    ]
+    assert gone(store.flywheel, runs) == {digest_of("g0")}
+    assert gone(None, runs) == frozenset()
     spec = store.flywheel.spec.model_copy(update={"artifacts": flywheel().spec.artifacts})
     store.flywheel = store.flywheel.model_copy(update={"spec": spec})
     store.step()

@@ -33,9 +33,11 @@ def test_a_lap_is_followed_by_a_collection_that_keeps_all_that_the_cluster_refer
     status = state.every("Flywheel")[0]["status"]
     assert (status["collection"]["phase"], status["collection"]["name"]) == ("Done", run["metadata"]["name"])
     keep = set(run["spec"]["parameters"]["keep"]["digests"])
-    made = [b["status"]["artifact"]["digest"] for b in state.every("TrainingRun") if b is not run]
+    runs = [b["status"] for b in state.every("TrainingRun") if b is not run]
+    made = [status_["artifact"]["digest"] for status_ in runs if status_["completionTime"] < status["collection"]["time"]]
     served = [status["champion"]["digest"], *(c["digest"] for c in status["previous"])]
-    assert len(made) == 5
+    assert len(runs) == 5
+    assert len(made) >= 4, "all but the record, which may be younger than the mark: then the grace keeps it"
     assert {digest[7:27] for digest in (*made, *served)} <= keep
 
 

@@ -42,7 +42,7 @@ def test_images_prometheus_and_namespaces_come_from_the_environment() -> None:
 
 def test_a_price_table_that_makes_no_sense_is_refused_by_name() -> None:
     assert load_settings({"FLYWHEEL_PRICES": '{"currency": "USD", "perHour": {"cpu": 1}}'}).defaults.prices.per_hour == {"cpu": 1.0}
-    with pytest.raises(SettingsError, match="FLYWHEEL_PRICES perHour.cpu must be a number that is not negative, not -1"):
+    with pytest.raises(SettingsError, match=r"FLYWHEEL_PRICES perHour\.cpu must be a number that is not negative, not -1"):
         load_settings({"FLYWHEEL_PRICES": '{"currency": "USD", "perHour": {"cpu": -1}}'})
 
 
