@@ -15,6 +15,8 @@ import pytest
 import yaml
 
 from flywheel.plan.base import Defaults
+from flywheel.plan.prices import PriceTable
+from flywheel.runtime.settings import load_settings
 from flywheel.specs.router import role_rules
 from tests.cluster.api_server import find_program
 
@@ -66,7 +68,8 @@ def test_the_defaults_are_the_operators_own() -> None:
     container = deployment()["spec"]["template"]["spec"]["containers"][0]
     environment = {item["name"]: item.get("value") for item in container["env"]}
     defaults = Defaults()
-    for field in Defaults.__dataclass_fields__:
+    assert (defaults.prices, "FLYWHEEL_PRICES" in environment) == (PriceTable(), False)
+    for field in set(Defaults.__dataclass_fields__) - {"prices"}:
         assert environment[f"FLYWHEEL_{field.upper()}"] == getattr(defaults, field)
     assert environment["FLYWHEEL_WATCH_NAMESPACES"] == ""
     assert container["image"] == defaults.operator_image
@@ -164,12 +167,21 @@ def test_people_who_may_edit_a_namespace_may_edit_its_flywheels() -> None:
         ("prometheus.address=prometheus:9090", "/prometheus/address"),
         ("logLevel=loud", "/logLevel"),
         ("replicas=9", "/replicas"),
+        ("prices.perHour.cpu=-1,prices.currency=USD", "/prices/perHour/cpu"),
+        ("prices.perHour.cpu=1", "currency"),
+        ("prices.perHour.gpu=1,prices.currency=USD", "gpu"),
     ],
 )
 def test_a_value_that_makes_no_sense_is_refused(setting: str, field: str) -> None:
     done = helm("template", str(CHART), "--set", setting)
     assert done.returncode != 0
     assert field in done.stderr
+
+
+def test_the_operator_reads_the_charts_prices() -> None:
+    container = deployment("prices.currency=USD", r"prices.perHour.nvidia\.com/gpu=3")["spec"]["template"]["spec"]["containers"][0]
+    environment = {one["name"]: one.get("value", "") for one in container["env"]}
+    assert load_settings(environment).defaults.prices == PriceTable("USD", {"nvidia.com/gpu": 3.0})
 
 
 def test_an_image_can_be_pinned_by_digest() -> None:

@@ -102,6 +102,32 @@ MISTAKES: dict[str, tuple[Object, str, str]] = {
         "spec.promote.reason",
         "should be at least 1 chars long",
     ),
+    # garbage collection
+    "the grace is too short to be safe": (
+        flywheel(artifacts={"retention": {"policy": "Delete", "grace": "5m"}}),
+        "spec.artifacts.retention.grace",
+        "grace 5m is shorter than 1h: a run that is writing could lose what it made; lengthen it",
+    ),
+    "a bucket is to be collected": (
+        flywheel(artifacts={"retention": {"policy": "Delete"}}, storage={"uri": "s3://bucket/x"}),
+        "spec.artifacts.retention.policy",
+        "artifacts.retention.policy Delete works on a claim only, not on s3://bucket/x, which others may share; set it to None",
+    ),
+    "a retention policy is unknown": (
+        flywheel(artifacts={"retention": {"policy": "Always"}}),
+        "spec.artifacts.retention.policy",
+        'Unsupported value: "Always": supported values: "None", "Delete"',
+    ),
+    "more champions are to stay than are remembered": (
+        flywheel(artifacts={"retention": {"keepChampions": 51}}),
+        "spec.artifacts.retention.keepChampions",
+        "should be less than or equal to 50",
+    ),
+    "a stage collects garbage": (
+        generation(stage("sweep", "GarbageCollect")),
+        "spec.stages[0].run.method",
+        "stage 'sweep' deletes from the store, which is no step of a lap; remove it and set the Flywheel's artifacts.retention",
+    ),
     # spelling
     "a field is misspelt": (sft(dataset=[]), "spec.dataset", 'unknown field "spec.dataset"'),
     "a method is unknown": (run("PPO"), "spec.method", 'Unsupported value: "PPO": supported values: "Curate", "Reward", "RejectionSample"'),

@@ -40,6 +40,12 @@ def test_images_prometheus_and_namespaces_come_from_the_environment() -> None:
     assert settings.identity.startswith("operator-0_")
 
 
+def test_a_price_table_that_makes_no_sense_is_refused_by_name() -> None:
+    assert load_settings({"FLYWHEEL_PRICES": '{"currency": "USD", "perHour": {"cpu": 1}}'}).defaults.prices.per_hour == {"cpu": 1.0}
+    with pytest.raises(SettingsError, match=r"FLYWHEEL_PRICES perHour\.cpu must be a number that is not negative, not -1"):
+        load_settings({"FLYWHEEL_PRICES": '{"currency": "USD", "perHour": {"cpu": -1}}'})
+
+
 @pytest.mark.parametrize(("value", "limit"), [("", None), (" ", None), ("0", 0), ("16", 16)])
 def test_a_gpu_budget_of_nothing_is_no_limit_and_of_zero_is_none_at_all(value: str, limit: int | None) -> None:
     assert load_settings({"FLYWHEEL_GPU_BUDGET": value}).gpu_budget == limit

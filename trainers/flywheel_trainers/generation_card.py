@@ -26,7 +26,7 @@ def generation_card(record: Record) -> str:
         *_section("Recipe", ("Stage", "Method", "Ended", "Made", "Parameters", "Image"), _stages(record)),
         *_section("Data", ("Name", "Where", "Digest", "Rows"), _data(record)),
         *_section("Reward models", ("Name", "Digest", "Accuracy"), _rewards(record)),
-        *_section("Approvals", ("Gate", "By", "When"), [(a.get("gate"), a.get("by"), a.get("time")) for a in _list(record, "approvals")]),
+        *_section("Approvals", ("Gate", "Said", "By", "When"), _approvals(record)),
         *_section("Cost", ("Stage", "GPU hours", "CPU hours", "Amount"), _costs(record)),
         "The whole record stands in `generation.json` beside this card.",
     ]
@@ -109,6 +109,10 @@ def _data(record: Record) -> list[tuple[object, ...]]:
 
 def _rewards(record: Record) -> list[tuple[object, ...]]:
     return [(r.get("name"), r.get("digest"), r.get("accuracy")) for r in _list(record, "rewardModels")]
+
+
+def _approvals(record: Record) -> list[tuple[object, ...]]:
+    return [tuple(approval.get(field) for field in ("gate", "decision", "by", "time")) for approval in _list(record, "approvals")]
 
 
 def _costs(record: Record) -> list[tuple[object, ...]]:

@@ -5,13 +5,14 @@ nowhere. Something goes in three steps: it is old and unmarked; it is renamed, w
 comes back if somebody has used it in between.
 """
 
+import errno
 import json
 import os
 import re
 import shutil
 import stat
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,10 +136,8 @@ def _empty_trash(directory: int) -> None:
 
 
 def _remove_empty(name: str, directory: int | None) -> None:
-    try:
+    with suppress(OSError):  # other checkpoints of that run
         os.rmdir(name, dir_fd=directory)
-    except OSError:
-        pass  # other checkpoints of that run
 
 
 @contextmanager
@@ -149,7 +148,7 @@ def _opened(path: "Path | str", parent: int | None = None) -> Iterator[int | Non
     except (FileNotFoundError, NotADirectoryError):
         descriptor = None
     except OSError as error:
-        if error.errno != 40:  # ELOOP: a link
+        if error.errno != errno.ELOOP:  # a link
             raise
         descriptor = None
     try:

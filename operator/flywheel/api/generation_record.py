@@ -64,10 +64,11 @@ class RecordedGate(Resource):
 
 
 class RecordedApproval(Resource):
-    """Who let a gate pass."""
+    """What a person said of a gate."""
 
     gate: Annotated[str, Field(max_length=253, description="What was approved.")]
-    by: Annotated[str, Field(max_length=253, description="Who approved it.")]
+    by: Annotated[str, Field(max_length=512, description="Who said so.")]
+    decision: Annotated[str, Field(max_length=16, description="What was said.")] = "Approve"
     time: Annotated[Time | None, Field(description="When.")] = None
 
 

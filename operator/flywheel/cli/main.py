@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from flywheel.cli import acts, render
+from flywheel.cli import acts, collect, render
 from flywheel.cli.advice import advice
 from flywheel.cli.cluster import Cluster, Where, as_json, ask, connected
 from flywheel.cli.completion import flywheel_names
@@ -33,6 +33,8 @@ from flywheel.cli.served import moment, served
 from flywheel.cli.status import page
 from flywheel.cli.tree import forest
 from flywheel.cli.words import short
+
+EVERY = 1.0  # seconds between two looks at what the operator has answered
 
 
 class Commands(TyperGroup):
@@ -304,6 +306,45 @@ def cost_command(
         return
     render.table(bill.rows(), render.console(), header=("LAP / STAGE", "VERDICT", "GPU HOURS", "CPU HOURS", "COST"))
     typer.echo("\n".join(bill.words()))
+
+
+@app.command("gc")
+def gc_command(
+    ref: Ref,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete. Without it nothing is touched.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be deleted, as without --yes.")] = False,
+    timeout: Annotated[float, typer.Option("--timeout", min=0, help="Seconds to wait for the answer; 0 asks and leaves.")] = 600,
+    output: Format = Output.TEXT,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """List, or with --yes delete, artifacts and checkpoints of a Flywheel's runs that nothing refers to any more.
+
+    The operator decides what stays, and a pod that has the storage does it: see the concepts, 'Garbage collection'.
+    """
+    if yes and dry_run:
+        raise Problem("--yes deletes and --dry-run does not; give one of them.", 2)
+
+    async def work(cluster: Cluster) -> Any:
+        body = await cluster.find(ref)
+        token, patch = collect.request(body, yes, now())
+        await cluster.patch(body, patch)
+        for _ in range(int(timeout / EVERY)):
+            body = await cluster.find(f"flywheel/{text(body, 'metadata.name')}")
+            if collect.answered(body, token):
+                return body
+            await asyncio.sleep(EVERY)
+        return None
+
+    body = ask(Where(kubeconfig, context, namespace), work)
+    if body is None:
+        typer.echo(f"Asked; `kubectl flywheel status {ref}` shows the answer (status.collection) once it is there.")
+        if timeout:
+            raise typer.Exit(REFUSED)
+        return
+    lines = collect.report(body)
+    typer.echo(as_json(body["status"]["collection"]) if output is Output.JSON else "\n".join(lines))
 
 
 @app.command("lint")

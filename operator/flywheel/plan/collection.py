@@ -46,6 +46,12 @@ def may_be_gone(flywheel: Flywheel | None, generation: str) -> bool:
     return flywheel is not None and generation in flywheel.status.released
 
 
+def gone(flywheel: Flywheel | None, runs: Iterable[TrainingRun]) -> frozenset[str]:
+    """Digests of what these runs have made and what may have been deleted since: none of it may be taken over."""
+    made = [run for run in runs if may_be_gone(flywheel, run.metadata.labels.get(LABEL + "generation", ""))]
+    return frozenset(run.status.artifact.digest for run in made if run.status.artifact and run.status.artifact.digest)
+
+
 def plan_collection(
     flywheel: Flywheel,
     status: FlywheelStatus,

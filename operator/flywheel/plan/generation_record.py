@@ -114,8 +114,8 @@ def carried_records(status: GenerationStatus) -> tuple[EarlierRecord, ...]:
 
 
 def _asked(spec: GenerationSpec) -> Any:
-    """The spec as it was asked for: a default that a newer operator adds is no other recipe, and neither is a pause."""
-    return spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"suspend"})
+    """The spec as it was asked for: a default that a newer operator adds is no other recipe, and neither is a pause or a word on it."""
+    return spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"suspend", "approvals", "ttl_after_finished"})
 
 
 def _evidence(status: GenerationStatus, rollout: Rollout | None) -> str:
@@ -226,7 +226,8 @@ def _approvals(status: GenerationStatus) -> Iterable[RecordedApproval]:
             by = words.get("by") or words.get("approvedBy") or words.get("user")
             gate = words.get("gate") or words.get("stage") or words.get("name")
             if by and gate:
-                yield RecordedApproval.model_validate({"gate": str(gate)[:253], "by": str(by)[:253], "time": words.get("time")})
+                said = {"by": str(by)[:512], "decision": str(words.get("decision") or "Approve")[:16], "time": words.get("time")}
+                yield RecordedApproval.model_validate({"gate": str(gate)[:253], **said})
 
 
 def _win_rate(stages: Iterable[StageStatus]) -> WinRate | None:

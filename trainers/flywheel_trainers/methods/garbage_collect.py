@@ -1,4 +1,4 @@
-"""GarbageCollect: deletes artifacts and checkpoints of one Flywheel's runs that its operator no longer refers to; by default it only lists them.
+"""GarbageCollect: deletes artifacts and checkpoints of one Flywheel's runs that nothing refers to; by default it only lists them.
 
 The operator says what stays (`keep`) and when it looked (`markedAt`). Nothing is touched that is younger than `markedAt` less the grace,
 that a run of another owner has made, or of which nobody knows who has made it.
