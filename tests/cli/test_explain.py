@@ -254,6 +254,15 @@ def test_a_flywheel_that_backs_off_says_why_until_when_and_how_to_begin_anew() -
     assert "`kubectl flywheel retry flywheel/NAME`" in explanation
 
 
+def test_a_flywheel_whose_adopted_deployment_was_replaced_says_that_it_may_go() -> None:
+    body = recorded("Flywheel", "companion")
+    message = "no user is sent to Deployment llama any more: it may be scaled down or deleted by whoever runs it"
+    body["status"]["conditions"].append(condition("Adopted", "False", "Released", message))
+    explanation = told(body)
+    assert f"Released: {message}" in explanation
+    assert "Scale it down or delete it" in explanation
+
+
 def test_a_run_that_waits_for_gpus_says_who_has_them() -> None:
     waiting = run("Pending")
     message = "needs 8 GPUs, 4 of the operator's 16 are free; demo/x (12) holds the others"

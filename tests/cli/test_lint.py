@@ -13,6 +13,7 @@ from flywheel.cli.lint_files import checked
 from flywheel.plan.default_stages import default_stages
 from tests.cluster.hostile_objects import HOSTILE
 from tests.cluster.objects import Object, data, flywheel, generation, model, run, sft, spoilt, stage
+from tests.cluster.test_bad_flywheels import FLYWHEEL_MISTAKES
 from tests.cluster.test_bad_objects import MISTAKES
 from tests.cluster.test_good_objects import EXAMPLES, MINIMAL
 
@@ -29,12 +30,17 @@ OWN_WORDS = {
     "a gate's operator is a sign": "\">\" is not valid: input should be 'GreaterThan'",
     "a weight is above 50": "60 is not valid: input should be less than or equal to 50",
     "the base has no digest": "is required; add it",
+    "a backoff waits for no failure": "0 is not valid: input should be greater than or equal to 1",
+    "laps are to run side by side": "\"Allow\" is not valid: input should be 'Forbid' or 'Replace'",
+    "a GPU budget is negative": "-1 is not valid: input should be greater than or equal to 0",
+    "an adopted Deployment has no name": "is required; add it",
+    "an adopted Deployment listens nowhere": "0 is not valid: input should be greater than or equal to 1",
 }
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize("mistake", [*MISTAKES, *FLYWHEEL_MISTAKES])
 def test_lint_agrees_with_the_api_server_on_every_typical_mistake(mistake: str) -> None:
-    body, field, words = MISTAKES[mistake]
+    body, field, words = {**MISTAKES, **FLYWHEEL_MISTAKES}[mistake]
     (finding,) = lint(body)
     assert finding.path == field
     assert OWN_WORDS.get(mistake, words) in finding.message

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flywheel.api.reasons import Reason
-from flywheel.plan.gpu_budget import Claim, Limits, Wait, admitted, gpus, held, too_big, turn
+from flywheel.plan.gpu_budget import Claim, Limits, Standing, Wait, admitted, gpus, held, too_big
 from tests.builders import T0, error_message, make_training_run, result_message
 from tests.plan.training_world import World, started
 
@@ -30,7 +30,7 @@ def begins(claims: Sequence[Claim], limits: Limits) -> list[str]:
 
 def waits(name: str, claims: Sequence[Claim], limits: Limits) -> Wait:
     mine = next(c for c in claims if c.uid == f"u-{name}")
-    wait = turn(mine, claims, limits, may=mine.uid in admitted(claims, limits))
+    wait = Standing(claims, limits).wait(mine)
     assert wait is not None
     return wait
 
@@ -162,11 +162,19 @@ def test_every_run_that_fits_a_limit_gets_its_turn_whatever_ends_first(world: tu
 
 
 @given(worlds())
+def test_a_run_that_is_not_known_yet_is_told_what_it_would_be_if_it_were(world: tuple[list[Claim], Limits]) -> None:
+    runs, limits = world
+    for run in (r for r in runs if r.wanted):
+        others = [r for r in runs if r is not run]
+        assert Standing(others, limits).may(run) == (run.uid in admitted(runs, limits))
+
+
+@given(worlds())
 def test_everybody_who_may_not_begin_is_told_why(world: tuple[list[Claim], Limits]) -> None:
     runs, limits = world
     begun = admitted(runs, limits)
     for run in (r for r in runs if r.wanted):
-        wait = turn(run, runs, limits, may=run.uid in begun)
+        wait = Standing(runs, limits).wait(run)
         assert (wait is None) == (run.uid in begun)
         if wait is not None:
             assert f"needs {run.wanted} GPU" in wait.message

@@ -11,6 +11,7 @@ from tests.plan.rollout_world import EQUAL, evidence
 from tests.runtime import faketime
 from tests.runtime.simulated_api import Body, Ref
 from tests.runtime.simulated_cluster import SimulatedCluster, rendered_once
+from tests.runtime.test_adoption import deploy
 from tests.runtime.test_killed_anywhere import FLYWHEEL
 
 DEMO = Ref("Flywheel", "demo")
@@ -28,11 +29,11 @@ def routes(cluster: SimulatedCluster) -> Body:
     return cluster.state.routes[-1]
 
 
-async def in_mid_experiment(cluster: SimulatedCluster, policy: str = "Retain") -> None:
+async def in_mid_experiment(cluster: SimulatedCluster, policy: str = "Retain", **spec: Any) -> None:
     """Live until half of the users are asked."""
     cluster.conversations = lambda: 60.0
     cluster.answer = lambda experiment: evidence(EQUAL, EQUAL)
-    cluster.make("Flywheel", "demo", asking(policy))
+    cluster.make("Flywheel", "demo", {**asking(policy), **spec})
     async with cluster.operator():
         for _ in range(200):
             await cluster.live(0.5)
@@ -64,6 +65,22 @@ def test_all_users_return_to_stable_when_the_last_judge_is_deleted_even_while_th
         last = routes(cluster)
         assert (last["candidate"], last["experiment"], last["weightPercent"], last["stable"]) == (None, None, 0, stable)
         assert {r for r in cluster.state.objects if r.kind == "Deployment"} == arms  # under Retain nothing that was made goes
+
+    with rendered_once():
+        faketime.run(story())
+
+
+def test_home_may_be_a_deployment_that_was_adopted() -> None:
+    async def story() -> None:
+        cluster = SimulatedCluster()
+        deploy(cluster)
+        await in_mid_experiment(cluster, adopt={"deployment": "llama", "port": 8001})
+        stable = routes(cluster)["stable"]
+        assert "adopted" in stable["arm"]
+        cluster.api.remove(DEMO)
+        async with cluster.operator():
+            await cluster.live(5)
+        assert (routes(cluster)["candidate"], routes(cluster)["stable"]) == (None, stable)
 
     with rendered_once():
         faketime.run(story())

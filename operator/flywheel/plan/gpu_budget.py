@@ -9,12 +9,16 @@ that runs is stopped when a limit is lowered.
 from __future__ import annotations
 
 import datetime as dt
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from flywheel.api.reasons import Reason
 from flywheel.api.training_run import TrainingRun, TrainingTemplate
 
+Place = tuple[dt.datetime, str, str]
 GPU = "nvidia.com/gpu"
 NAMED = 3  # holders that a message names
 AGAIN = dt.timedelta(seconds=30)  # the queue wakes a run whose turn it is; looks in between only renew what is said
@@ -33,7 +37,7 @@ class Claim:
     wanted: int = 0  # 0: it does not wait
 
     @property
-    def place(self) -> tuple[dt.datetime, str, str]:
+    def place(self) -> Place:
         """Its place in the queue."""
         return self.created, self.name, self.uid
 
@@ -68,45 +72,129 @@ def gpus(spec: TrainingTemplate) -> int:
 
 def admitted(claims: Iterable[Claim], limits: Limits) -> frozenset[str]:
     """Uids of the waiting runs that may begin now, all of them together."""
-    everybody = list(claims)
-    free = _Free(everybody, limits)
-    found: list[str] = []
-    for claim in sorted((c for c in everybody if c.wanted), key=lambda c: c.place):
-        if free.take(claim):
-            found.append(claim.uid)
-    return frozenset(found)
+    return Standing(claims, limits).admitted
 
 
-class _Free:
-    """What is left for whoever comes next in the queue."""
+class Standing:
+    """The queue as it stands: worked out once a change, and asked by every run that waits."""
 
     def __init__(self, claims: Iterable[Claim], limits: Limits) -> None:
-        self._limits, self._operator, self._flywheels = limits, limits.operator, dict(limits.flywheels or {})
-        self._closed: set[str | None] = set()  # Flywheels whose next free GPUs are kept for a run that waits already
-        self._kept = False  # whether the operator's next free GPUs are
-        for claim in claims:
+        self.limits = limits
+        self._free, self._flywheels = limits.operator, dict(limits.flywheels or {})
+        self._kept: Place | None = None  # of the first run for which the operator's next free GPUs are kept
+        self._closed: dict[str | None, Place] = {}  # by Flywheel: of the first run that its own limit holds back
+        self._scopes: dict[str | None, _Scope] = defaultdict(_Scope)  # of each Flywheel with a limit, and under None of the operator
+        everybody = list(claims)
+        for claim in everybody:
             if claim.held:
                 self._subtract(claim, claim.held)
+                for scope in self._scopes_of(claim):
+                    scope.holders.append(claim)
+        waiting = sorted((c for c in everybody if c.wanted), key=lambda c: c.place)
+        self.admitted = frozenset(claim.uid for claim in waiting if self._take(claim))
+        for claim in waiting:
+            for scope in self._scopes_of(claim):
+                scope.line_up(claim)
 
-    def take(self, claim: Claim) -> bool:
-        """Whether a waiting run may begin, after all that were asked before. What it may not take is kept for it."""
-        if too_big(claim, self._limits) is not None:
-            return False  # it can't ever begin, and is in nobody's way
-        limited = self._limits.of(claim) is not None
-        if limited and (claim.flywheel in self._closed or claim.wanted > self._flywheels[str(claim.flywheel)]):
-            self._closed.add(claim.flywheel)
+    def may(self, claim: Claim) -> bool:
+        """Whether a run may begin that wants GPUs, and is perhaps not known yet."""
+        if too_big(claim, self.limits) is not None:
             return False
-        if self._operator is not None and (self._kept or claim.wanted > self._operator):
-            self._kept = True
+        behind = [place for place in (self._kept, self._closed.get(claim.flywheel)) if place is not None and place < claim.place]
+        if behind:
+            return False
+        others = [c for c in self._scopes[None].everybody() if c.uid != claim.uid]
+        return claim.uid in admitted([*others, claim], self.limits)
+
+    def wait(self, claim: Claim) -> Wait | None:
+        """What a run that wants GPUs has to wait for, with the numbers; None if it may begin."""
+        if claim.uid in self.admitted or self.may(claim):
+            return None
+        if (never := too_big(claim, self.limits)) is not None:
+            message = f"needs {_gpus(claim.wanted)}, but {never}: it never begins; raise the budget, or ask for fewer GPUs"
+            return Wait(Reason.GPU_BUDGET_TOO_SMALL, message)
+        own, operator = self.limits.of(claim), self.limits.operator
+        if own is not None and (operator is None or self._scopes[claim.flywheel].ahead(claim) + claim.wanted > own):
+            where, limit, scope = f"the {own} of Flywheel {_name(claim.flywheel)}", own, self._scopes[claim.flywheel]
+        else:
+            where, limit, scope = f"the operator's {operator}", operator or 0, self._scopes[None]
+        free, before = max(0, limit - scope.held), scope.before(claim)
+        message = f"needs {_gpus(claim.wanted)}, {free} of {where} are free{scope.told}{scope.queue(before)}"
+        return Wait(Reason.WAITING_FOR_GPUS, message, AGAIN + A_PLACE * before)
+
+    def _take(self, claim: Claim) -> bool:
+        """Whether a waiting run may begin, after all that were asked before. What it may not take is kept for it."""
+        if too_big(claim, self.limits) is not None:
+            return False  # it can't ever begin, and is in nobody's way
+        limited = self.limits.of(claim) is not None
+        if limited and (claim.flywheel in self._closed or claim.wanted > self._flywheels[str(claim.flywheel)]):
+            self._closed.setdefault(claim.flywheel, claim.place)
+            return False
+        if self._free is not None and (self._kept is not None or claim.wanted > self._free):
+            self._kept = self._kept or claim.place
             return False
         self._subtract(claim, claim.wanted)
         return True
 
     def _subtract(self, claim: Claim, amount: int) -> None:
-        if self._operator is not None:
-            self._operator -= amount
-        if self._limits.of(claim) is not None:
+        if self._free is not None:
+            self._free -= amount
+        if self.limits.of(claim) is not None:
             self._flywheels[str(claim.flywheel)] -= amount
+
+    def _scopes_of(self, claim: Claim) -> list[_Scope]:
+        limited = [self._scopes[claim.flywheel]] if self.limits.of(claim) is not None else []
+        return [self._scopes[None], *limited]
+
+
+class _Scope:
+    """All runs under one limit: who holds, and who waits in which order."""
+
+    def __init__(self) -> None:
+        self.holders: list[Claim] = []
+        self.waiting: list[Claim] = []
+        self._places: list[Place] = []
+        self._wanted: list[int] = [0]  # by all before
+
+    def line_up(self, claim: Claim) -> None:
+        """Next in the queue."""
+        self.waiting.append(claim)
+        self._places.append(claim.place)
+        self._wanted.append(self._wanted[-1] + claim.wanted)
+
+    def everybody(self) -> list[Claim]:
+        """Holders and waiting ones."""
+        return [*self.holders, *self.waiting]
+
+    @cached_property
+    def held(self) -> int:
+        """GPUs that are held."""
+        return sum(claim.held for claim in self.holders)
+
+    def before(self, claim: Claim) -> int:
+        """How many wait before a run."""
+        return bisect_left(self._places, claim.place)
+
+    def ahead(self, claim: Claim) -> int:
+        """GPUs that are held, or wanted by runs before this one."""
+        return self.held + self._wanted[self.before(claim)]
+
+    @cached_property
+    def told(self) -> str:
+        """Who holds them."""
+        held = sorted(self.holders, key=lambda c: (-c.held, c.place))
+        if not held:
+            return ""
+        named = ", ".join(f"{claim.name} ({claim.held})" for claim in held[:NAMED])
+        rest = f" and {len(held) - NAMED} more" if len(held) > NAMED else ""
+        return f"; {named}{rest} {'holds' if len(held) == 1 else 'hold'} the others"
+
+    def queue(self, before: int) -> str:
+        """Who goes first."""
+        if not before:
+            return ""
+        first = self.waiting[0].name
+        return f"; {first} is first in the queue, and {before} in all go before" if before > 1 else f"; {first} goes before"
 
 
 def too_big(claim: Claim, limits: Limits) -> str | None:
@@ -117,51 +205,6 @@ def too_big(claim: Claim, limits: Limits) -> str | None:
     if limits.operator is not None and claim.wanted > limits.operator:
         return f"the operator's gpuBudget is {limits.operator}"
     return None
-
-
-def turn(claim: Claim, claims: Iterable[Claim], limits: Limits, *, may: bool) -> Wait | None:
-    """What a run that wants GPUs has to wait for, with the numbers; None if it may begin. `may` is whether it is `admitted`."""
-    if may:
-        return None
-    if (never := too_big(claim, limits)) is not None:
-        message = f"needs {_gpus(claim.wanted)}, but {never}: it never begins; raise the budget, or ask for fewer GPUs"
-        return Wait(Reason.GPU_BUDGET_TOO_SMALL, message)
-    everybody = [other for other in claims if other.uid != claim.uid]
-    own = limits.of(claim)
-    peers = [other for other in everybody if other.flywheel == claim.flywheel]
-    if own is not None and (_short(claim, peers, own) or limits.operator is None):
-        where, limit, those = f"the {own} of Flywheel {_name(claim.flywheel)}", own, peers
-    else:
-        where, limit, those = f"the operator's {limits.operator}", limits.operator or 0, everybody
-    before = [other for other in those if other.wanted and other.place < claim.place]
-    message = f"needs {_gpus(claim.wanted)}, {max(0, limit - _held(those))} of {where} are free{_holders(those)}{_queue(before)}"
-    return Wait(Reason.WAITING_FOR_GPUS, message, AGAIN + A_PLACE * len(before))
-
-
-def _short(claim: Claim, peers: Iterable[Claim], limit: int) -> bool:
-    """Whether the Flywheel's own limit has no room, for what is held and what waits before it."""
-    ahead = [peer for peer in peers if peer.held or (peer.wanted and peer.place < claim.place)]
-    return sum(peer.held or peer.wanted for peer in ahead) + claim.wanted > limit
-
-
-def _held(claims: Iterable[Claim]) -> int:
-    return sum(claim.held for claim in claims)
-
-
-def _holders(claims: Iterable[Claim]) -> str:
-    held = sorted((claim for claim in claims if claim.held), key=lambda c: (-c.held, c.place))
-    if not held:
-        return ""
-    named = ", ".join(f"{claim.name} ({claim.held})" for claim in held[:NAMED])
-    rest = f" and {len(held) - NAMED} more" if len(held) > NAMED else ""
-    return f"; {named}{rest} {'holds' if len(held) == 1 else 'hold'} the others"
-
-
-def _queue(before: list[Claim]) -> str:
-    if not before:
-        return ""
-    first = min(before, key=lambda c: c.place)
-    return f"; {first.name} is first in the queue, and {len(before)} in all go before" if len(before) > 1 else f"; {first.name} goes before"
 
 
 def _gpus(count: int) -> str:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from flywheel.api.reasons import Reason
 from flywheel.api.training_run import TrainingRun
 from flywheel.plan.base import LABEL, Manifest
-from flywheel.plan.gpu_budget import Claim, Limits, Wait, admitted, gpus, held, turn
+from flywheel.plan.gpu_budget import Claim, Limits, Standing, Wait, gpus, held
 from flywheel.runtime.keys import Key
 
 _LONG_AGO = dt.datetime.min.replace(tzinfo=dt.UTC)
@@ -31,7 +31,8 @@ class GpuQueue:
         self._claims: dict[Key, Claim] = {}
         self._ahead: dict[Key, str] = {}  # claims on their way into a status, by the resourceVersion that they follow on
         self._wake: Callable[[Key], None] = lambda key: None
-        self._may: frozenset[str] | None = None  # who is admitted; None: to be worked out again
+        self._waiting: set[Key] = set()
+        self._stood: Standing | None = None  # None: to be worked out again
         self._told: frozenset[str] = frozenset()
         self._scheduled = False
 
@@ -55,14 +56,11 @@ class GpuQueue:
         if not gpus(run.spec) or (self._limit is None and not self._flywheels):
             return None
         key = Key("TrainingRun", run.metadata.namespace, run.metadata.name)
-        asked = _of(key, run, wanted=gpus(run.spec))
+        asked, standing = _of(key, run, wanted=gpus(run.spec)), self._standing()
         known = self._claims.get(key)
-        if known == asked:
-            may = asked.uid in self._admitted()
-        else:
-            others = [claim for at, claim in self._claims.items() if at != key]
-            may = asked.uid in admitted([*others, asked], self._limits())
-        return turn(asked, self._claims.values(), self._limits(), may=may)
+        if known is not None and known.held:  # it asks for what it may have instead
+            standing = Standing([claim for at, claim in self._claims.items() if at != key], self._limits())
+        return standing.wait(asked)
 
     def claim(self, key: Key, body: Manifest, status: dict[str, Any]) -> None:
         """What a plan has just decided about a run, which `body` was read for. Whatever it lets go is let go once its status says so."""
@@ -83,27 +81,28 @@ class GpuQueue:
             del table[key]
         else:
             table[key] = value
-        self._may = None
-        if not self._scheduled and any(claim.wanted for claim in self._claims.values()):
+        self._stood = None
+        if table is self._claims:
+            (self._waiting.add if value is not None and value.wanted else self._waiting.discard)(key)
+        if not self._scheduled and self._waiting:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._tell)
 
     def _tell(self) -> None:
         """Wake whose turn it has become."""
         self._scheduled = False
-        may = self._admitted()
-        for key, claim in list(self._claims.items()):
-            if claim.uid in may and claim.uid not in self._told:
-                self._wake(key)
+        may = self._standing().admitted
+        for key in [key for key in self._waiting if self._claims[key].uid in may - self._told]:
+            self._wake(key)
         self._told = may
 
-    def _admitted(self) -> frozenset[str]:
-        if self._may is None:
-            self._may = admitted(self._claims.values(), self._limits())
-        return self._may
+    def _standing(self) -> Standing:
+        if self._stood is None:
+            self._stood = Standing(self._claims.values(), self._limits())
+        return self._stood
 
     def _limits(self) -> Limits:
-        return Limits(self._limit, self._flywheels)
+        return Limits(self._limit, dict(self._flywheels))
 
 
 def _claim(key: Key, body: Manifest | None) -> Claim | None:

@@ -165,15 +165,23 @@ async def observe_adopted(world: World, flywheel: Flywheel, now: dt.datetime, ro
         return None
     arm, adopted = asked
     routed = routes is not None and arm in (one.arm for one in routes.routes.arms)
-    every = ADOPTED_EVERY if routed else ADOPTING_EVERY
-    found, service = await world.throttle.ask(
-        f"adopted/{namespace}/{arm}/{adopted.deployment}", every, now, lambda: server.read(namespace, adopted.deployment, arm)
-    )
-    seen = adopted_state(arm, found, service)
-    if routed or service is None or seen.state is None or not seen.state.ready_replicas:
+    seen = await read_adopted(world, namespace, arm, adopted.deployment, now, ADOPTED_EVERY if routed else ADOPTING_EVERY)
+    if routed or seen is None or seen.service is None or seen.state is None or not seen.state.ready_replicas:
         return seen
     models, silence = await server.models(f"http://{arm}.{namespace}.svc:{PORT}")
     return replace(seen, models=models, silence=silence)
+
+
+async def read_adopted(
+    world: World, namespace: str, arm: str, deployment: str, now: dt.datetime, every: dt.timedelta = ADOPTED_EVERY
+) -> AdoptedState | None:
+    """A Deployment that serves as an arm though it is not ours, at most `every` old."""
+    server = world.adopted
+    if server is None:
+        return None
+    key = f"adopted/{namespace}/{arm}/{deployment}"
+    found, service = await world.throttle.ask(key, every, now, lambda: server.read(namespace, deployment, arm))
+    return adopted_state(arm, found, service)
 
 
 async def acknowledgements(world: World, service: ServiceState, name: str) -> tuple[Acknowledgement, ...]:

@@ -19,6 +19,10 @@ def explain_flywheel(subject: Subject) -> None:
     ready = condition(body, "Ready")
     if text(ready, "status") == "False":
         subject.heed(text(ready, "reason"))
+    adopted = condition(body, "Adopted")
+    if adopted and text(adopted, "reason") != text(ready, "reason"):
+        subject.tell_reason(text(adopted, "reason"), text(adopted, "message"))
+        subject.heed(text(adopted, "reason"), next_too=False)
     trigger = condition(body, "TriggerValid")
     if text(trigger, "status") == "False":
         subject.tell_reason(text(trigger, "reason"), text(trigger, "message"))
