@@ -97,6 +97,16 @@ async def installed(stage: Stage, server: ApiServer, crd: Path) -> AsyncIterator
         server.kubectl("delete", "-f", str(crd), timeout=120)
 
 
+def one_is_misled(pod: Body) -> tuple[int, str] | None:
+    """Of the run `misled` the second pod has bad parameters, and the first loses it."""
+    labels = pod["metadata"]["labels"]
+    if labels["modelflywheel.dev/training-run"] != "misled":
+        return None
+    if labels[INDEX] == "1":
+        return 64, error_message("InvalidParameter", "parameters.maxSteps must be 1 to 10000000, not 0")
+    return 75, error_message("PeerLost", "connection closed by peer")
+
+
 async def until(stage: Stage, name: str, holds: Callable[[Body], bool], *, seconds: float = 120) -> Body:
     body: Body = {}
     with contextlib.suppress(TimeoutError):
@@ -118,11 +128,7 @@ async def test_jobset_is_asked_for_noticed_when_it_comes_used_and_missed_when_it
 ) -> None:
     server = ApiServer(stage_kubeconfig, own=True)
     async with staged(tmp_path / "operator.log") as stage:
-        stage.ends = lambda pod: (
-            (64, error_message("InvalidParameter", "parameters.maxSteps must be 1 to 10000000, not 0"))
-            if pod["metadata"]["labels"]["modelflywheel.dev/training-run"] == "misled" and pod["metadata"]["labels"][INDEX] == "1"
-            else None
-        )
+        stage.ends = one_is_misled
         await stage.start()
         await stage.make("TrainingRun", "early", RUN)
         missed = await until(stage, "early", lambda b: said(b)[0] == "BackendMissing")
