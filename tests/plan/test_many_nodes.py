@@ -84,6 +84,33 @@ def test_only_the_leaders_result_counts() -> None:
     assert end.artifact is not None
 
 
+def test_a_pod_that_was_deleted_is_remembered_when_nothing_is_left_of_the_group() -> None:
+    """Its Job deletes the others, and all of them are gone before it says that it has failed."""
+    world = two_nodes()
+    world.pod(pod("a", index=0), pod("b", index=1)).step(after=10)
+    world.pod(pod("a", index=0), pod("b", index=1, deleting=True)).step(after=1)
+    world.pod(failed=True, failure_reason="BackoffLimitExceeded", finished=world.now).step(after=1).step(after=10)
+    (attempt,) = world.attempts
+    assert (attempt.reason, attempt.counted, attempt.retryable) == ("Interrupted", False, True)
+    assert attempt.message == "node 1 of 2: pod b was deleted"
+
+
+def test_pods_that_their_job_deletes_after_a_failure_are_not_taken_for_its_cause() -> None:
+    world = two_nodes()
+    broken = pod("b", index=1, exit_code=1, termination_message="Traceback: boom")
+    world.pod(pod("a", index=0, deleting=True), broken).step(after=1)
+    world.pod(failed=True, failure_reason="BackoffLimitExceeded", finished=world.now).step(after=1).step(after=10)
+    assert (world.attempts[0].reason, world.attempts[0].counted) == ("TrainerFailed", True)
+    assert "boom" in (world.attempts[0].message or "")
+
+
+def test_pods_that_leave_because_of_a_pause_are_no_sign_of_anything() -> None:
+    world = two_nodes()
+    world.pod(pod("a", index=0, deleting=True), pod("b", index=1, deleting=True)).step(after=1)
+    world.pod(suspended=True).edit(suspend=True).step(after=1)
+    assert world.attempts[0].reason is None
+
+
 # ----------------------------------------------------------------------------------------------------------- on the way
 
 

@@ -28,6 +28,7 @@ from tests.processes import end_with_parent, free_ports
 
 Body = dict[str, Any]
 LABEL = "modelflywheel.dev/"
+INDEX = "batch.kubernetes.io/job-completion-index"
 HOME = "127.77.0.1"
 # The services' names exist in the cluster's DNS only; the process is told that all of them are the stage.
 LAUNCH = f"""
@@ -49,6 +50,7 @@ class Stage:
         self.experiments: dict[str, Body] = {}
         self.samples: list[Body] = []  # what Prometheus answers
         self.metrics: Callable[[Body], Body] = lambda pod: {}  # of a trainer, by its pod
+        self.ends: Callable[[Body], tuple[int, str] | None] = lambda pod: None  # exit code and last words of a trainer; None: ended well
         self._addresses: dict[str, str] = {}  # owner -> loopback address
         self._services: dict[str, str] = {}  # address -> service
         self._runners: list[web.AppRunner] = []
@@ -155,8 +157,9 @@ class Stage:
         if status.get("phase") == "Pending":
             await self._run(pod, labels)
         elif labels.get(LABEL + "component") == "trainer" and status.get("phase") == "Running" and self._trained(meta["uid"]):
-            ended = {**_times(), "exitCode": 0, "reason": "Completed", "message": self._result(pod)}
-            await self._status(pod, "Succeeded", {"terminated": ended})
+            code, said = self.ends(pod) or (0, self._result(pod) if labels.get(INDEX, "0") == "0" else "")
+            ended = {**_times(), "exitCode": code, "reason": "Error" if code else "Completed", "message": said}
+            await self._status(pod, "Failed" if code else "Succeeded", {"terminated": ended})
 
     def _trained(self, uid: str) -> bool:
         return time.monotonic() - self._begun.get(uid, 0) > self.train_seconds

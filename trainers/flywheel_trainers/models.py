@@ -74,9 +74,14 @@ def save(model: Any, content: Path, *, ancestor: Path) -> Path:
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
     model.save_pretrained(content, safe_serialization=True)
+    inherit(content, ancestor)
+    return content
+
+
+def inherit(content: Path, ancestor: Path) -> None:
+    """How text is read and sampled is the ancestor's."""
     for name in _INHERITED:
         if (ancestor / name).is_file():
             shutil.copyfile(ancestor / name, content / name)
         else:
             (content / name).unlink(missing_ok=True)
-    return content

@@ -1,6 +1,7 @@
 """What every TRL trainer of ours has in common: arguments, LoRA, resuming, stopping."""
 
 import math
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,17 @@ def arguments(job: Job, *, max_steps: int, learning_rate: float, schedule: str, 
         "dataloader_pin_memory": accelerated,
         "report_to": "none",
         "disable_tqdm": True,
+        **({"fsdp": True} if sharded(job) else {}),
     }
+
+
+def sharded(job: Job) -> bool:
+    """Whether each process holds a part of the weights only (FSDP through accelerate): on several GPUs, unless an adapter is trained."""
+    if distributed.size() == 1 or job.config.adapter is not None:
+        return False
+    import torch
+
+    return torch.cuda.is_available() or os.environ.get("FLYWHEEL_SHARDING") == "always"
 
 
 def share(total: int, parameter: str) -> int:
@@ -68,13 +79,15 @@ def train(trainer: Any, job: Job) -> None:
     """Train from the newest complete checkpoint, or from the start. After SIGTERM: checkpoint, then `Interrupted`."""
     places = checkpoints.Checkpoints.of(job)
     trainer.add_callback(checkpoints.callback(job, places))
+    if distributed.size() > 1 and distributed.leads():
+        print(f"{distributed.size()} processes, by accelerate: {trainer.accelerator.distributed_type.value}", flush=True)
     newest = places.newest()
     if newest is None:
         trainer.train()
     else:
         step, path = newest
         print(f"resuming at step {step} from {path}", flush=True)
-        if step >= trainer.args.max_steps:
+        if step >= trainer.args.max_steps and not sharded(job):
             # The training itself was over when the run was stopped; the trainer would do one step too many.
             trainer._load_from_checkpoint(str(path))
             trainer.state = type(trainer.state).load_from_json(str(path / "trainer_state.json"))
@@ -89,11 +102,29 @@ def unwrapped(trainer: Any) -> Any:
 
 def save_model(trainer: Any, job: Job, ancestor: Path) -> Path:
     """The trained model. Only the leader comes back from here: what follows needs no other process."""
-    if not distributed.leads():
-        raise distributed.Follower
     content = job.scratch / "content"
     shutil.rmtree(content, ignore_errors=True)
-    return models.save(unwrapped(trainer), content, ancestor=ancestor)
+    write_model(trainer, job, content, ancestor)
+    if not distributed.leads():
+        raise distributed.Follower
+    return content
+
+
+def write_model(trainer: Any, job: Job, target: Path, ancestor: Path, *, goes_on: bool = False) -> None:
+    """The model as it is now, written by the leader. All processes call this: what is sharded they gather."""
+    if sharded(job):
+        trainer.save_model(str(target))
+        (target / "training_args.bin").unlink(missing_ok=True)  # pickled
+        if distributed.leads():
+            models.inherit(target, ancestor)
+    elif distributed.leads():
+        model = unwrapped(trainer)
+        # Merging changes the model in place: a LoRA run that goes on with its training must give away a copy.
+        if goes_on and hasattr(model, "merge_and_unload"):
+            import copy
+
+            model = copy.deepcopy(model)
+        models.save(model, target, ancestor=ancestor)
 
 
 def series(trainer: Any, key: str) -> list[float]:

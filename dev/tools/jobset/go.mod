@@ -1,4 +1,4 @@
-// The real JobSet controller, for the test of the JobSet backend; its module also carries the CRD.
+// JobSet's module carries its CRD, which the test of the JobSet backend installs; its controller can be built from here too.
 module modelflywheel.dev/dev/tools/jobset
 
 go 1.25.0

@@ -50,6 +50,7 @@ class Outcome:
     metrics: Mapping[str, float] = field(default_factory=dict)
     started: dt.datetime | None = None
     finished: dt.datetime | None = None
+    weak: bool = False  # a consequence or a guess: what was seen before explains it better
 
 
 def outcome(job: JobState, now: dt.datetime) -> Outcome | None:
@@ -81,7 +82,20 @@ def outcome(job: JobState, now: dt.datetime) -> Outcome | None:
 def _lost(job: JobState, how: str) -> Outcome:
     pods = "its pod was gone before its last word was" if job.nodes == 1 else "its pods were gone before their last words were"
     message = f"{job.backend} {job.name} {how}, but {pods} read; it is tried again from its last checkpoint"
-    return Outcome(Reason.TRAINER_FAILED, message, retryable=True, counted=True)
+    return Outcome(Reason.TRAINER_FAILED, message, retryable=True, counted=True, weak=True)
+
+
+def first_sign(job: JobState) -> Outcome | None:
+    """What already explains the end that a group of pods is coming to: once its Job has failed, its pods may be gone."""
+    if job.nodes == 1 or job.suspended or job.failed or job.succeeded:
+        return None
+    seen = culprit(job)
+    if seen is not None:
+        return _failure(seen, job) if _rank_of_guilt(seen) < VICTIM else None
+    taken = next((pod for pod in job.pods if pod.deleting and pod.exit_code is None), None)
+    if taken is None:
+        return None
+    return Outcome(Reason.INTERRUPTED, f"node {taken.index} of {job.nodes}: pod {taken.name} was deleted", retryable=True)
 
 
 # ------------------------------------------------------------------------------------------------------------- failures
@@ -130,6 +144,7 @@ def _failure(pod: PodState, job: JobState) -> Outcome:
         exit_code=pod.exit_code,
         started=pod.started,
         finished=pod.finished,
+        weak=job.nodes > 1 and _rank_of_guilt(pod) >= VICTIM,
     )
 
 

@@ -122,6 +122,7 @@ def _follow(this: _Pass, attempt: Attempt) -> Plan:
             "gpu_seconds": _spent(this, attempt, job),
         }
     )
+    attempt = _with_sign(attempt, job)
     this = this.with_last(attempt).having(next_retry_time=None)
     outcome = ends.outcome(job, this.now)
     if outcome is not None and (outcome.artifact is not None or not job.deleting):
@@ -139,6 +140,25 @@ def _spent(this: _Pass, attempt: Attempt, job: JobState) -> float:
     over = job.succeeded or job.failed or any(pod.exit_code is not None for pod in job.pods)
     due = spent - attempt.gpu_seconds >= gpus * this.observed.poll.total_seconds()
     return max(attempt.gpu_seconds, spent) if over or due else attempt.gpu_seconds
+
+
+def _with_sign(attempt: Attempt, job: JobState) -> Attempt:
+    """The attempt with the first thing that was seen to go wrong, kept for the time when nothing of it can be seen any more."""
+    if job.suspended:
+        return attempt.model_copy(update={"reason": None, "message": None, "retryable": None, "counted": False, "exit_code": None})
+    sign = ends.first_sign(job) if attempt.reason is None else None
+    return attempt if sign is None else attempt.model_copy(update=_told(sign))
+
+
+def _told(end: ends.Outcome) -> dict[str, Any]:
+    """How an attempt ended, as its record says it."""
+    return {
+        "exit_code": end.exit_code,
+        "reason": end.reason.value,
+        "message": end.message[: ends.MAX_MESSAGE],
+        "retryable": end.retryable,
+        "counted": end.counted,
+    }
 
 
 def _create(this: _Pass, attempt: Attempt) -> Plan:
@@ -209,11 +229,7 @@ def _ended(this: _Pass, attempt: Attempt, outcome: ends.Outcome) -> Plan:
         update={
             "start_time": attempt.start_time or outcome.started,
             "end_time": outcome.finished or this.now,
-            "exit_code": outcome.exit_code,
-            "reason": outcome.reason.value,
-            "message": outcome.message[: ends.MAX_MESSAGE],
-            "retryable": outcome.retryable,
-            "counted": outcome.counted,
+            **({} if outcome.weak and attempt.reason is not None else _told(outcome)),
         }
     )
     this = this.with_last(attempt)

@@ -78,7 +78,7 @@ def run(job: Job, trainer_class: Any, config: dict[str, Any], config_class: Any)
         **training.lora(job, "CAUSAL_LM"),
     )
     if p.selection:
-        trainer.add_callback(_candidates_callback(trainer, start, places, p.selection.everySteps))
+        trainer.add_callback(_candidates_callback(trainer, job, start, places, p.selection.everySteps))
     training.train(trainer, job)
     reward_first, reward_last = training.ends(training.series(trainer, "reward"))
     curve: dict[str, object] = {"reward_curve": training.series(trainer, "reward")}
@@ -121,22 +121,18 @@ def _reward_function(reward: scoring.Reward) -> Any:
     return score
 
 
-def _candidates_callback(trainer: Any, start: Path, places: checkpoints.Checkpoints, every: int) -> Any:
+def _candidates_callback(trainer: Any, job: Job, start: Path, places: checkpoints.Checkpoints, every: int) -> Any:
     from transformers import TrainerCallback
 
     class KeepCandidates(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if distributed.leads() and state.global_step % every == 0 and state.global_step < args.max_steps:
+            if state.global_step % every == 0 and state.global_step < args.max_steps:
                 name = f"candidate-{state.global_step}"
-                model = training.unwrapped(trainer)
-                # Merging changes the model in place: a LoRA run in training must give away a copy.
-                if hasattr(model, "merge_and_unload"):
-                    import copy
-
-                    model = copy.deepcopy(model)
-                shutil.rmtree(places.directory / name, ignore_errors=True)
-                models.save(model, places.directory / name, ancestor=start)
-                places.complete(name)
+                if distributed.leads():
+                    shutil.rmtree(places.directory / name, ignore_errors=True)
+                training.write_model(trainer, job, places.directory / name, start, goes_on=True)
+                if distributed.leads():
+                    places.complete(name)
 
     return KeepCandidates()
 
