@@ -72,9 +72,13 @@ async def _lead(settings: Settings, operator: Operator, leader: Leader, metrics:
     """Stand by with warm caches until the lease is ours, then lead for ever."""
     if settings.leader_election:
         await leader.acquire()
-    metrics.leading(True)
+
+    async def begin() -> None:
+        await operator.lead()
+        metrics.leading(True)
+
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(operator.lead())
+        tasks.create_task(begin())
         tasks.create_task(leader.hold() if settings.leader_election else _for_ever())
 
 
