@@ -322,7 +322,7 @@ async def measure(server: ApiServer, operator: Operator, sizes: list[int], quick
     for size in sizes:
         row = Row(size)
         began = time.monotonic()
-        await build(api, operator, before, size, 60 + 3.0 * (size - before))
+        await build(api, operator, before, size, 120 + 20.0 * (size - before))
         row.build = time.monotonic() - began
         print(f"{size}: built in {row.build:.0f} s, {operator.rss('VmRSS'):.0f} MB", flush=True)
         await asyncio.sleep(5)

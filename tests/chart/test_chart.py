@@ -89,7 +89,7 @@ def test_the_pod_keeps_to_the_restricted_pod_security_standard() -> None:
         context = container["securityContext"]
         assert context == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
         assert container["resources"]["requests"]
-        assert container["resources"]["limits"]["memory"] == "256Mi"
+        assert container["resources"]["limits"]["memory"] == "512Mi"
 
 
 def test_probes_ask_what_the_operator_answers() -> None:
@@ -105,9 +105,9 @@ def test_one_replica_is_replaced_not_doubled() -> None:
 
 
 def test_two_replicas_need_leader_election() -> None:
-    done = helm("template", str(CHART), "--set", "replicas=2")
+    done = helm("template", str(CHART), "--set", "replicas=2,leaderElection=false")
     assert "replicas is 2, but leaderElection is false" in done.stderr
-    assert deployment("replicas=2", "leaderElection=true")["spec"]["replicas"] == 2
+    assert deployment("replicas=2")["spec"]["replicas"] == 2
 
 
 def test_the_operator_asks_for_no_wildcard_no_secret_and_no_exec() -> None:

@@ -87,8 +87,8 @@ def running_cluster() -> ApiServer | None:
 
 
 @contextlib.contextmanager
-def started(directory: Path, service_range: str = "10.96.0.0/24") -> Iterator[ApiServer]:
-    """etcd and kube-apiserver on free ports of 127.0.0.1, ended and reaped at the end."""
+def started(directory: Path, service_range: str = "10.96.0.0/24", *, audit: bool = False) -> Iterator[ApiServer]:
+    """etcd and kube-apiserver on free ports of 127.0.0.1, ended and reaped at the end. `audit`: who wrote what stands in audit.log."""
     client, peer, secure = free_ports(3)
     server = _prepare(directory, secure)
     etcd = [
@@ -103,6 +103,9 @@ def started(directory: Path, service_range: str = "10.96.0.0/24") -> Iterator[Ap
         "--service-account-issuer=https://flywheel.test", f"--service-account-key-file={directory / 'key.pem'}",
         f"--service-account-signing-key-file={directory / 'key.pem'}", "--disable-admission-plugins=ServiceAccount",
     ]  # fmt: skip
+    if audit:
+        (directory / "audit.json").write_text(json.dumps(_AUDIT))
+        api += [f"--audit-policy-file={directory / 'audit.json'}", f"--audit-log-path={directory / 'audit.log'}"]
     processes = [_start(directory, "etcd", [a for a in etcd if not a.startswith("--unsafe") or _knows_no_fsync()])]
     try:
         processes.append(_start(directory, "kube-apiserver", api))
@@ -110,6 +113,14 @@ def started(directory: Path, service_range: str = "10.96.0.0/24") -> Iterator[Ap
         yield server
     finally:
         end(*reversed(processes))
+
+
+_AUDIT = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [{"level": "Metadata", "verbs": ["create", "update", "patch", "delete"]}, {"level": "None"}],
+}
 
 
 def _knows_no_fsync() -> bool:

@@ -28,7 +28,7 @@ def control_plane() -> Iterator[Path]:
         (pytest.fail if os.environ.get("FLYWHEEL_REQUIRE_CLUSTER") else pytest.skip)(message)
     directory = Path(tempfile.mkdtemp(prefix="flywheel-control-plane-"))
     try:
-        with started(directory) as server:
+        with started(directory, audit=True) as server:
             server.install_crds(REPOSITORY / "crds")
             with (directory / "controllers.log").open("wb") as log:
                 command = [str(find_program("kube-controller-manager")), f"--kubeconfig={server.kubeconfig}", "--leader-elect=false"]

@@ -250,7 +250,8 @@ class Stage:
             await _kill(process)
         for runner in self._runners:
             await runner.cleanup()
-        await self.api.request("DELETE", f"/api/v1/namespaces/{self.namespace}")
+        with contextlib.suppress(ClusterError):  # a test may have deleted it
+            await self.api.request("DELETE", f"/api/v1/namespaces/{self.namespace}")
         await self.api.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ from typing import Any
 import pytest
 
 from flywheel.adapters.resources import object_path
+from flywheel.api.base import API_VERSION
 from flywheel.ports import ClusterError
-from flywheel.runtime.keys import PARTS
+from flywheel.runtime.keys import CHILDREN, PARTS
+from flywheel.runtime.keys import KINDS as OWN
 from tests.runtime.stage import Stage, moments, staged
-from tests.runtime.test_real_api import SHORT, rollout
+from tests.runtime.test_real_api import DATA, MODEL, SHORT, rollout
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("stage_kubeconfig")]
 KINDS = {**PARTS, "Deployment": "apps/v1"}
@@ -46,16 +49,14 @@ async def until_restored(stage: Stage, kind: str, name: str, before: dict[str, A
     async with asyncio.timeout(45):
         while said(now) != said(before):
             await asyncio.sleep(0.1)
-            try:
+            with contextlib.suppress(ClusterError):  # it is not there yet
                 now = await stage.get(kind, name, KINDS[kind])
-            except ClusterError as error:
-                assert error.status == 404
     return now
 
 
 def said(body: dict[str, Any]) -> dict[str, Any]:
     """Of an object, what the operator says: no status, nothing the server adds."""
-    kept = {key: value for key, value in body.items() if key not in ("status", "metadata")}
+    kept = {key: value for key, value in body.items() if key not in ("apiVersion", "kind", "status", "metadata")}
     spec = {key: value for key, value in (kept.get("spec") or {}).items() if key not in ("clusterIP", "clusterIPs", "replicas")}
     labels = (body.get("metadata") or {}).get("labels")
     return {**kept, "spec": spec, "labels": labels}
@@ -130,3 +131,26 @@ async def test_an_arms_image_and_arguments_are_restored_and_its_replicas_are_kep
         await asyncio.sleep(6)
         assert (await stage.get("Deployment", name, "apps/v1"))["spec"]["replicas"] == 2
         print(json.dumps([m for m in now["metadata"]["managedFields"] if m["manager"] != "kube-controller-manager"])[:200])
+
+
+async def test_nothing_of_ours_holds_up_the_deletion_of_a_namespace(tmp_path: Path) -> None:
+    async with staged(tmp_path / "operator.log") as stage:
+        await in_analysis(stage)
+        await stage.make("TrainingRun", "run", {"method": "SFT", "model": MODEL, "datasets": DATA})
+        await stage.reaches("TrainingRun", "run", "Succeeded")
+        ours = {**dict.fromkeys(OWN, API_VERSION), **CHILDREN, **PARTS}
+        for kind, version in ours.items():
+            for body in await stage.every(kind, version):
+                foreign = [f for f in body["metadata"].get("finalizers") or () if "kubernetes.io/" not in f]
+                assert foreign == [], f"{kind} {body['metadata']['name']}"
+        await stage.kill()  # an operator that was uninstalled first
+        path = f"/api/v1/namespaces/{stage.namespace}"
+        await stage.api.request("DELETE", path)
+        with pytest.raises(ClusterError, match="404"):
+            await until_gone(stage, path)
+
+
+async def until_gone(stage: Stage, path: str) -> None:
+    async with asyncio.timeout(90):
+        while await stage.api.request("GET", path):
+            await asyncio.sleep(0.5)

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import datetime as dt
 from typing import Any
 
-from flywheel.ports import ClusterError, Conflict
+import pytest
+
+from flywheel.ports import Clock, ClusterError, Conflict
 from flywheel.runtime.leader import DURATION, RENEW_DEADLINE, REQUEST_TIMEOUT, RETRY, Leader
 from tests.runtime.faketime import LoopClock, now, run
 
@@ -50,11 +53,13 @@ class _Api:
 class Replica:
     """One operator process."""
 
-    def __init__(self, leases: Leases, name: str) -> None:
+    def __init__(self, leases: Leases, name: str, clock: Clock | None = None, pod: str = "") -> None:
         self.name = name
         self.leads_from: float | None = None
         self.lost_at: float | None = None
-        self.leader = Leader(leases.api(name), namespace="flywheel-system", identity=name, clock=LoopClock(), on_lost=self._lost)
+        self.leader = Leader(
+            leases.api(name), namespace="flywheel-system", identity=name, clock=clock or LoopClock(), on_lost=self._lost, pod=pod
+        )
         self.task = asyncio.create_task(self._live())
 
     def _lost(self, why: str) -> None:
@@ -170,6 +175,64 @@ def test_a_released_lease_is_taken_at_once() -> None:
         await asyncio.sleep(10)
         assert second.leads_from is not None
         assert second.leads_from - released < 2 * RETRY
+        await second.end()
+
+    run(main())
+
+
+class Skewed:
+    """The wall clock of a machine that is wrong by days."""
+
+    def __init__(self, days: float) -> None:
+        self._wrong = dt.timedelta(days=days)
+
+    def now(self) -> dt.datetime:
+        return LoopClock().now() + self._wrong
+
+
+@pytest.mark.parametrize("days", [-1, 1, 365])
+def test_a_standby_whose_wall_clock_is_wrong_neither_takes_a_held_lease_nor_waits_longer_for_one_that_ran_out(days: float) -> None:
+    async def main() -> None:
+        leases = Leases()
+        first = Replica(leases, "first")
+        await asyncio.sleep(1)
+        second = Replica(leases, "second", Skewed(days))
+        await asyncio.sleep(120)
+        assert second.leads_from is None
+        await first.end()
+        killed = now()
+        await asyncio.sleep(60)
+        assert second.leads_from is not None
+        assert DURATION - 3 <= second.leads_from - killed <= DURATION + 2 * RETRY + 2
+        await second.end()
+
+    run(main())
+
+
+def test_nothing_may_be_written_before_the_lease_is_ours_and_none_of_it_after_it_could_not_be_renewed_in_time() -> None:
+    async def main() -> None:
+        leases = Leases()
+        first = Replica(leases, "first")
+        assert first.leader.fence() == "this replica does not lead"
+        await asyncio.sleep(30)
+        assert first.leader.fence() is None
+        first.task.cancel()  # it stands still: no task of it runs, as after SIGSTOP
+        await asyncio.sleep(RENEW_DEADLINE + RETRY + 0.1)
+        assert first.leader.fence() == "the lease could not be renewed for 10 s"
+
+    run(main())
+
+
+@pytest.mark.parametrize(("pod", "waits"), [("operator-0", False), ("operator-1", True), ("", True)])
+def test_only_a_container_that_was_started_again_in_the_holders_pod_takes_its_lease_without_waiting(pod: str, waits: bool) -> None:
+    async def main() -> None:
+        leases = Leases()
+        first = Replica(leases, "operator-0_1111", pod="operator-0")
+        await asyncio.sleep(10)
+        await first.end()  # killed: nothing is released
+        second = Replica(leases, f"{pod or 'operator-0'}_2222", pod=pod)
+        await asyncio.sleep(RETRY * 2)
+        assert (second.leads_from is None) == waits
         await second.end()
 
     run(main())

@@ -85,6 +85,7 @@ class KubeApi:
         max_requests: int = MAX_REQUESTS,
         user_agent: str = USER_AGENT,
     ) -> None:
+        self.fence: Callable[[], str | None] = lambda: None  # why nothing may be written now, if there is a reason
         self._client = ApiClient(configuration)
         self._client.user_agent = user_agent
         self._slots = asyncio.Semaphore(max_requests)
@@ -107,6 +108,9 @@ class KubeApi:
     ) -> Manifest:
         """One request and its JSON answer. `urgent` passes the queue of ordinary requests (the leader's lease)."""
         async with contextlib.nullcontext() if urgent else self._slots:
+            # Here and not earlier: whoever waited for a slot may have lost the lead meanwhile.
+            if method != "GET" and not urgent and (why := self.fence()) is not None:
+                raise ClusterError(f"{method} {path} was not sent: {why}", status=0, retryable=True)
             started = time.monotonic()
             status = 0
             try:

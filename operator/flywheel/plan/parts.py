@@ -29,7 +29,8 @@ def fields_of_ours(body: Manifest) -> str:
     ours = [m for m in managed if m.get("manager") == MANAGER and m.get("operation") == "Apply" and not m.get("subresource")]
     fields = dict(ours[0].get("fieldsV1") or {}) if ours else {}
     meta = {name: value for name, value in (fields.get("f:metadata") or {}).items() if name != "f:ownerReferences"}  # they hold uids
-    return json.dumps({**fields, "f:metadata": meta}, sort_keys=True, separators=(",", ":"))
+    rest = {name: value for name, value in fields.items() if name != "f:metadata"} | ({"f:metadata": meta} if meta else {})
+    return json.dumps(rest, sort_keys=True, separators=(",", ":"))
 
 
 def damaged(manifests: Iterable[Manifest], parts: Parts) -> dict[str, Manifest]:
@@ -59,7 +60,8 @@ def _read(fields: str) -> dict[str, Any]:
 def _lost(manifest: Manifest, fields: Mapping[str, Any], kind: str) -> str | None:
     """The first field that is stated and not ours; None if all are."""
     stated = {key: value for key, value in manifest.items() if key not in _NOT_FIELDS}
-    stated["metadata"] = {key: value for key, value in stated["metadata"].items() if key not in _IDENTITY}
+    meta = {key: value for key, value in stated.pop("metadata").items() if key not in _IDENTITY}
+    stated |= {"metadata": meta} if meta else {}
     if kind == "Deployment" and "spec" in stated:
         stated["spec"] = {key: value for key, value in stated["spec"].items() if key != "replicas"}
     return _missing(stated, fields, "")

@@ -38,7 +38,7 @@ def service_actions(
     defaults: Defaults,
     parts: Parts | None = None,
 ) -> list[Action]:
-    """Apply router and collector when they are missing or were applied from something else; of `parts`, what somebody deleted or changed."""
+    """Apply router and collector when they are missing or were applied from something else, and of `parts` what was deleted or changed."""
     labels = {**MANAGED_BY, LABEL + "flywheel": service}
     stacks = {
         f"{service}-router": router_manifests(

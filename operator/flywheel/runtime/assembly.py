@@ -78,28 +78,41 @@ class Operator:
         self._own = [
             (ApiSource(api, API_VERSION, kind, namespace=scope), KindSink(self.cache, kind, scope)) for kind in KINDS for scope in scopes
         ]
-        self.opened = False
+        self.opened = False  # passes run
+        self.synced = asyncio.Event()  # the caches are complete; on a standby too
         self._clock = clock
-        metrics.watch_loop(lambda: self.loop.depth, lambda: self.loop.unseen, self._ticked)
+        # A standby's loop stands still, with everything queued: that is no backlog.
+        waiting, unseen = (lambda: self.loop.depth if self.opened else 0), (lambda: self.loop.unseen if self.opened else 0)
+        metrics.watch_loop(waiting, unseen, self._ticked)
         metrics.registry.register(ObjectMetrics(self._bodies, clock))
 
     async def sync(self) -> None:
-        """All caches complete; then passes may begin."""
-        while True:
-            try:
-                await self._list_own()
-                break
-            except ClusterError as error:
-                hint = "; are the CRDs installed (kubectl apply --server-side -f crds/)?" if error.status == 404 else ""
-                _log.warning("can't list the operator's kinds yet: %s%s", error, hint)
-                await asyncio.sleep(2)
+        """All caches complete."""
+        await self._list_insistently()
         for informer in self.informers:
             await informer.synced.wait()
         for optional in self.optional:
             await optional.known()
+        self.synced.set()
+        _log.info("caches are complete: %d objects of ours", len(self.cache.keys(KINDS)))
+
+    async def lead(self) -> None:
+        """Begin with the passes, as soon as the caches are complete."""
+        if self.synced.is_set():
+            # A standby that was in step all along: what decisions are recorded in is read once more, should its watch have been silent.
+            await self._list_insistently()
+        await self.synced.wait()
         self.opened = True
         self.loop.open()
-        _log.info("caches are complete: %d objects of ours", len(self.cache.keys(KINDS)))
+
+    async def _list_insistently(self) -> None:
+        while True:
+            try:
+                return await self._list_own()
+            except ClusterError as error:
+                hint = "; are the CRDs installed (kubectl apply --server-side -f crds/)?" if error.status == 404 else ""
+                _log.warning("can't list the operator's kinds yet: %s%s", error, hint)
+                await asyncio.sleep(2)
 
     async def relist(self) -> None:
         """List the five kinds again and again: kopf's watch does not tell what was deleted while it was interrupted."""
@@ -143,6 +156,8 @@ class Operator:
         return self._clock.now().timestamp() - (asyncio.get_running_loop().time() - self.loop.last_tick)
 
     def _bodies(self) -> list[Manifest]:
+        if not self.opened:
+            return []  # a standby says nothing of objects: its leader does
         return [body for key in self.cache.keys(KINDS) if (body := self.cache.get(key)) is not None]
 
 

@@ -27,31 +27,43 @@ _KIND = ("coordination.k8s.io/v1", "Lease")
 class Leader:
     """This replica's claim to the lease."""
 
-    def __init__(self, api: KubeApi, *, namespace: str, identity: str, clock: Clock, on_lost: Callable[[str], None]) -> None:
+    def __init__(self, api: KubeApi, *, namespace: str, identity: str, clock: Clock, on_lost: Callable[[str], None], pod: str = "") -> None:
         self._api, self._namespace, self._identity, self._clock, self._on_lost = api, namespace, identity, clock, on_lost
         self._lease: Manifest | None = None
         self._seen: tuple[str, float] = ("", 0.0)  # version of the lease and when we first saw it
+        # Containers of one pod never run at once: a holder that was in our pod before us is dead, and its lease is not waited for.
+        self._before_us = f"{pod}_" if pod else None
+        self._renewed: float | None = None  # when the attempt that last gave us the lease began
 
     async def acquire(self) -> None:
         """Until this replica leads."""
-        while not await self._try():  # noqa: ASYNC110 - what is waited for happens on another machine
+        started = self._now()
+        while not await self._try():
             await asyncio.sleep(RETRY * random.uniform(1.0, 1.2))  # noqa: S311 - spreads the rivals
+            started = self._now()
+        self._renewed = started
         _log.info("leading as %s", self._identity)
 
     async def hold(self) -> None:
         """Renew for ever; `on_lost` (which ends the process) when that fails for too long or another leads."""
-        renewed = self._now()
         while True:
             await asyncio.sleep(RETRY)
             started = self._now()  # others count from a moment after this one
             try:
                 if not await self._try():
                     return self._on_lost(f"the lease is held by {self._holder()}")
-                renewed = started
+                self._renewed = started
             except ClusterError as error:
                 _log.warning("renewing the lease: %s", error)
-            if self._now() - renewed > RENEW_DEADLINE:
-                return self._on_lost(f"the lease could not be renewed for {RENEW_DEADLINE:.0f} s")
+            if (why := self.fence()) is not None:
+                return self._on_lost(why)
+
+    def fence(self) -> str | None:
+        """Why nothing may be written now: asked before every write, for a process that stood still does not know it."""
+        if self._renewed is None:
+            return "this replica does not lead"
+        late = self._now() - self._renewed > RENEW_DEADLINE
+        return f"the lease could not be renewed for {RENEW_DEADLINE:.0f} s" if late else None
 
     async def release(self) -> None:
         """Let a standby take over at once."""
@@ -89,7 +101,10 @@ class Leader:
         if version != self._seen[0]:
             self._seen = (version, self._now())
         duration = float(self._lease["spec"].get("leaseDurationSeconds") or DURATION)
-        return self._holder() in ("", self._identity) or self._now() - self._seen[1] > duration
+        holder = self._holder()
+        if self._before_us is not None and holder.startswith(self._before_us):
+            return True
+        return holder in ("", self._identity) or self._now() - self._seen[1] > duration
 
     def _holder(self) -> str:
         return str((self._lease or {}).get("spec", {}).get("holderIdentity") or "")

@@ -107,12 +107,12 @@ class Loop:
             self._enqueue(key, item)
 
     def open(self) -> None:
-        """The caches are complete: passes may begin."""
+        """The caches are complete, and this replica leads: passes may begin."""
+        self.last_tick = self._now()
         self._open.set()
 
     async def run(self) -> None:
         """Until cancelled, or until `stop` and the last pass."""
-        self.last_tick = self._now()
         async with asyncio.TaskGroup() as tasks:
             heart = tasks.create_task(self._beat())
             workers = [tasks.create_task(self._work(), name=f"pass {n}") for n in range(self._concurrency)]
@@ -130,6 +130,7 @@ class Loop:
             self._queue.put_nowait(None)
 
     async def _beat(self) -> None:
+        await self._open.wait()  # a standby's queue is not emptied
         # Through the queue: if every worker hangs, the ticks stop, and the liveness probe says so.
         while True:
             self._queue.put_nowait(None)

@@ -1,7 +1,8 @@
 """The operator process: `python -m flywheel.runtime`.
 
-Order at the start: health server, lease, caches, loop, kopf. On SIGTERM kopf ends, passes that run are finished, the
-lease is released. A SIGKILL at any moment is as good: nothing is kept but what the API server has.
+Health server, caches and kopf's watch start at once, on a standby too; passes begin when the caches are complete and the
+lease is ours. On SIGTERM kopf ends, passes that run are finished, the lease is released. A SIGKILL at any moment is as good:
+nothing is kept but what the API server has.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import sys
 from collections.abc import Coroutine
 from typing import Any, NoReturn
@@ -43,28 +43,24 @@ async def run(settings: Settings) -> None:
     """The life of the process."""
     metrics = Metrics()
     configuration = await load_configuration()
-    api = KubeApi(configuration, on_request=metrics.request)
+    api = KubeApi(configuration, on_request=metrics.request, user_agent=f"{MANAGER} ({settings.identity})")
     async with aiohttp.ClientSession(headers={"User-Agent": MANAGER}) as session:
         world, experiments = outside(api, session, settings.defaults, settings.gpu_budget)
         clock = SystemClock()
         operator = Operator(api, world=world, experiments=experiments, clock=clock, metrics=metrics, namespaces=settings.namespaces)
-        leader = Leader(api, namespace=settings.namespace, identity=settings.identity, clock=clock, on_lost=die)
-        leading = not settings.leader_election
+        leader = Leader(api, namespace=settings.namespace, identity=settings.identity, clock=clock, on_lost=die, pod=settings.pod)
+        if settings.leader_election:
+            api.fence = leader.fence
         health = HealthServer(
             port=settings.port,
             alive=operator.alive,
             # A standby is as ready as it can be: a roll-out of the Deployment must not wait for the lease.
-            ready=lambda: "the caches are not complete" if leading and not operator.opened else None,
+            ready=lambda: None if operator.synced.is_set() else "the caches are not complete",
             registry=metrics.registry,
         )
         await health.start()
         try:
-            if not leading:
-                if not await _unless_signalled(leader.acquire()):
-                    return
-                leading = True
-            metrics.leading(True)
-            await _lead(settings, operator, leader, configuration)
+            await _live(settings, operator, _lead(settings, operator, leader, metrics), configuration)
         finally:
             await health.stop()
             if settings.leader_election:
@@ -72,7 +68,25 @@ async def run(settings: Settings) -> None:
             await api.close()
 
 
-async def _lead(settings: Settings, operator: Operator, leader: Leader, configuration: Configuration) -> None:
+async def _lead(settings: Settings, operator: Operator, leader: Leader, metrics: Metrics) -> None:
+    """Stand by with warm caches until the lease is ours, then lead for ever."""
+    if settings.leader_election:
+        await leader.acquire()
+
+    async def begin() -> None:
+        await operator.lead()
+        metrics.leading(True)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(begin())
+        tasks.create_task(leader.hold() if settings.leader_election else _for_ever())
+
+
+async def _for_ever() -> None:
+    await asyncio.Event().wait()
+
+
+async def _live(settings: Settings, operator: Operator, leading: Coroutine[Any, Any, None], configuration: Configuration) -> None:
     stop = asyncio.Event()
 
     async def wind_down() -> None:
@@ -81,20 +95,19 @@ async def _lead(settings: Settings, operator: Operator, leader: Leader, configur
 
     registry = kopf_registry(configuration, operator.cache, start=operator.sync, stop=wind_down)
     passes = asyncio.create_task(operator.loop.run(), name="loop")
+    lease = asyncio.create_task(leading, name="lease")
     forever = [asyncio.create_task(informer.run(), name=str(informer)) for informer in operator.informers]
     forever += [asyncio.create_task(optional.run(), name=str(optional)) for optional in operator.optional]
     forever.append(asyncio.create_task(operator.relist(), name="relist"))
-    if settings.leader_election:
-        forever.append(asyncio.create_task(leader.hold(), name="lease"))
-    for task in (passes, *forever):
+    for task in (passes, lease, *forever):
         task.add_done_callback(lambda done: _ended(done, operator, stop))
     await asyncio.sleep(0)  # kopf leaves alone what has begun before it
     await run_kopf(registry, settings.namespaces, stop)
     operator.drain()
     _, unfinished = await asyncio.wait([passes], timeout=DRAIN)
-    for task in (*unfinished, *forever):
+    for task in (*unfinished, lease, *forever):  # the lease is held until the last pass has ended
         task.cancel()
-    results = await asyncio.gather(passes, *forever, return_exceptions=True)
+    results = await asyncio.gather(passes, lease, *forever, return_exceptions=True)
     failures = [r for r in results if isinstance(r, Exception)]
     if failures:
         raise failures[0]
@@ -105,21 +118,6 @@ def _ended(task: asyncio.Task[None], operator: Operator, stop: asyncio.Event) ->
     if not task.cancelled() and (task.exception() is not None or not operator.loop.stopping):
         _log.critical("%s has died: %r", task.get_name(), task.exception())
         stop.set()
-
-
-async def _unless_signalled(waiting: Coroutine[Any, Any, None]) -> bool:
-    """Wait, but end on SIGTERM or SIGINT: kopf, which handles them later, is not running yet."""
-    task, loop = asyncio.ensure_future(waiting), asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, task.cancel)
-    try:
-        await task
-    except asyncio.CancelledError:
-        return False
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-    return True
 
 
 def main() -> None:

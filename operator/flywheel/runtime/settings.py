@@ -29,6 +29,7 @@ class Settings:
     leader_election: bool = False
     namespace: str = "default"  # of the operator: where its Lease lives
     identity: str = ""
+    pod: str = ""  # the pod we run in; empty outside of one
     port: int = 8080
     log_level: str = "INFO"
     gpu_budget: int | None = None  # most GPUs in training at once, in all namespaces together; None: as many as are asked for
@@ -45,6 +46,7 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         leader_election=_flag(environment, "FLYWHEEL_LEADER_ELECTION"),
         namespace=environment.get("POD_NAMESPACE") or _own_namespace(),
         identity=f"{environment.get('POD_NAME') or socket.gethostname()}_{uuid.uuid4().hex[:8]}",
+        pod=environment.get("POD_NAME", ""),
         port=_port(environment.get("FLYWHEEL_PORT", "8080")),
         log_level=environment.get("FLYWHEEL_LOG_LEVEL", "INFO").upper(),
         gpu_budget=_gpu_budget(environment.get("FLYWHEEL_GPU_BUDGET", "").strip()),
