@@ -73,7 +73,7 @@ Segments = Annotated[
 METHOD_RULES: tuple[Rule, ...] = (
     rule(
         "(self.method == 'GroupSequential') == has(self.groupSequential) && (self.method == 'AlwaysValid') == has(self.alwaysValid)",
-        "method {self.method} doesn't fit; set groupSequential with GroupSequential, alwaysValid with AlwaysValid, neither with FixedHorizon",
+        "method {self.method} doesn't fit; set groupSequential or alwaysValid with the method of that name, and only then",
         at=".method",
     ),
     rule(

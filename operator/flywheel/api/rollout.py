@@ -224,9 +224,7 @@ class Analysis(Resource):
     ] = "FixedHorizon"
     group_sequential: Annotated[GroupSequential | None, Field(description="Its tests.")] = None
     always_valid: Annotated[AlwaysValid | None, Field(description="Its tests.")] = None
-    cuped: Annotated[Cuped | None, Field(description="Adjustment by a pre-period, of metrics with a relative margin.")] = (
-        None
-    )
+    cuped: Annotated[Cuped | None, Field(description="Adjustment by a pre-period, of metrics with a relative margin.")] = None
     burn_in: Annotated[Duration, Field(description="Who comes in this first part of the window isn't analysed.")] = "0s"
     segments: Segments = ()
     novelty: Annotated[Novelty | None, Field(description="A lift that has worn off isn't promoted.")] = None

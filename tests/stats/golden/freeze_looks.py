@@ -80,7 +80,13 @@ def ratios():
         thumbs = np.random.default_rng(seed + 1).binomial(messages, 0.04)
         value = thumbs.sum() / messages.sum()
         error = math.sqrt(np.var((thumbs - value * messages) / messages.mean(), ddof=1) / n)
-        yield {"y": three(thumbs), "x": three(messages), "cross": int((thumbs * messages).sum()), "ratio": float(value), "standardError": error}
+        yield {
+            "y": three(thumbs),
+            "x": three(messages),
+            "cross": int((thumbs * messages).sum()),
+            "ratio": float(value),
+            "standardError": error,
+        }
 
 
 def three(values):
