@@ -17,7 +17,7 @@ import aiohttp
 
 from flywheel.plan.rollout_observed import ErrorShare
 from flywheel.stats.evidence import Evidence, Measured, Measurement, NoData, Stale, Unavailable
-from flywheel.stats.moments import Moments
+from flywheel.stats.moments import Moments, PairMoments
 
 TIMEOUT = aiohttp.ClientTimeout(total=5.0)
 MAX_ANSWER = 4 * 1024 * 1024
@@ -25,6 +25,13 @@ _PREFIX = "flywheel_experiment_"
 _ASSIGNED, _UPDATED = _PREFIX + "assigned_users", _PREFIX + "updated_timestamp_seconds"
 _MOMENTS = (_PREFIX + "users", _PREFIX + "sum", _PREFIX + "sum_squares")
 _SLICES = ("control", "candidate")
+_SEGMENT = tuple(_PREFIX + "segment_" + part for part in ("users", "sum", "sum_squares"))
+# y's moments, then x's sum and sum of squares, then the sum of the products; x is of the same users as y.
+_KNOWN = tuple(
+    _PREFIX + part
+    for part in ("known_users", "known_sum", "known_sum_squares", "covariate_sum", "covariate_sum_squares", "covariate_cross_sum")
+)
+_MESSAGES = (*_MOMENTS, *(_PREFIX + "denominator_" + part for part in ("sum", "sum_squares", "cross_sum")))
 
 
 class QueryError(Exception):
@@ -166,18 +173,43 @@ def _assigned(samples: list[Sample]) -> tuple[int, int] | None:
 
 def _measurement(samples: list[Sample], metric: str) -> Measurement:
     try:
-        slices = [_moments(samples, metric, name) for name in _SLICES]
-        control, candidate = slices
-        return NoData() if control is None or candidate is None else Measured(control, candidate)
+        control, candidate = (_moments(samples, _MOMENTS, slice=name, metric=metric) for name in _SLICES)
+        if control is None or candidate is None:
+            return NoData()
+        known, messages = (_pairs(samples, names, metric) for names in (_KNOWN, _MESSAGES))
+        return Measured(control, candidate, known=known, messages=messages, segments=_segments(samples, metric))
     except (QueryError, ValueError) as error:
         return Unavailable(f"{metric}: {error}")
 
 
-def _moments(samples: list[Sample], metric: str, slice_: str) -> Moments | None:
-    users, total, squares = (_pick(samples, name, slice=slice_, metric=metric) for name in _MOMENTS)
+def _moments(samples: list[Sample], names: Sequence[str], **labels: str) -> Moments | None:
+    users, total, squares = (_pick(samples, name, **labels) for name in names)
     if users is None or total is None or squares is None:
         return None
-    return Moments(_count(_MOMENTS[0], users), total.value, squares.value)
+    return Moments(_count(names[0], users), total.value, squares.value)
+
+
+def _pairs(samples: list[Sample], names: Sequence[str], metric: str) -> tuple[PairMoments, PairMoments] | None:
+    """A metric with another number of the same users; None unless all of it is there."""
+    pairs = []
+    for slice_ in _SLICES:
+        y = _moments(samples, names[:3], slice=slice_, metric=metric)
+        x = [_pick(samples, name, slice=slice_, metric=metric) for name in names[3:]]
+        total, squares, cross = (sample.value if sample else None for sample in x)
+        if y is None or total is None or squares is None or cross is None:
+            return None
+        pairs.append(PairMoments(y, Moments(y.n, total, squares), cross))
+    return pairs[0], pairs[1]
+
+
+def _segments(samples: list[Sample], metric: str) -> tuple[tuple[str, Moments, Moments], ...]:
+    names = {s.labels.get("segment", "") for s in samples if s.labels.get("__name__") == _SEGMENT[0]}
+    found = []
+    for name in sorted(names):
+        control, candidate = (_moments(samples, _SEGMENT, slice=slice_, metric=metric, segment=name) for slice_ in _SLICES)
+        if control is not None and candidate is not None:
+            found.append((name, control, candidate))
+    return tuple(found)
 
 
 def _count(name: str, sample: Sample) -> int:

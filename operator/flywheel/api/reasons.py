@@ -62,6 +62,8 @@ class Reason(StrEnum):
     SAMPLE_RATIO_MISMATCH = "SampleRatioMismatch"
     NO_SIGNIFICANT_LIFT = "NoSignificantLift"
     NON_INFERIORITY_NOT_SHOWN = "NonInferiorityNotShown"
+    SEGMENT_HARM = "SegmentHarm"
+    NOVELTY_WORN_OFF = "NoveltyWornOff"
     TOO_FEW_USERS = "TooFewUsers"
     NO_DATA = "NoData"
     METRICS_STALE = "MetricsStale"

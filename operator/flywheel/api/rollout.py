@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from flywheel.api.analysis import IS_DURATION, METHOD_RULES, AlwaysValid, Cuped, GroupSequential, Novelty, Segments
 from flywheel.api.base import (
-    DURATION,
     SCHEMALESS,
     Digest,
     Duration,
@@ -116,6 +116,11 @@ class Metric(Resource):
                 f"!{RARE} || self.role != 'Guardrail' || has(self.margin) || has(self.absoluteMargin)",
                 "guardrail {self.name} counts rare events, and the default margin is 5 % of few; set 'absoluteMargin', such as 0.05",
             ),
+            rule(
+                "self.per == 'User' || !(self.name in ['breadth', 'depth'])",
+                "{self.name} per {self.per} has no meaning; remove 'per'",
+                at=".per",
+            ),
         )
     }
 
@@ -131,6 +136,10 @@ class Metric(Resource):
     absolute_margin: Annotated[Finite | None, Field(ge=0, description="Non-inferiority margin in the metric's unit, for rare events.")] = (
         None
     )
+    per: Annotated[
+        Literal["User", "Message"],
+        Field(description="Mean a user, or total over the users' messages."),
+    ] = "User"
 
 
 DEFAULT_METRICS = (
@@ -157,7 +166,6 @@ class Prometheus(Resource):
 
 ALPHA = mend("an error rate must be above 0 and below 0.5; write 0.025 for 2.5 %")
 MAX_HORIZON = "720h"  # the collector's limit
-IS_DURATION = f"matches({quote(DURATION)})"
 
 
 def _at_least(longer: str, shorter: str) -> str:
@@ -185,6 +193,7 @@ class Analysis(Resource):
                 f"horizon {{self.horizon}} is longer than {MAX_HORIZON} (30 days), as long as the collector follows a user; shorten it",
                 at=".horizon",
             ),
+            *METHOD_RULES,
         )
     }
 
@@ -209,6 +218,16 @@ class Analysis(Resource):
     minimum_users: Annotated[
         int, Field(ge=2, le=1_000_000_000, description="Matured users a slice before harm or success may be called.")
     ] = 1000
+    method: Annotated[
+        Literal["FixedHorizon", "GroupSequential", "AlwaysValid"],
+        Field(description="Success is tested when the window is over, a few times, or at every interval."),
+    ] = "FixedHorizon"
+    group_sequential: Annotated[GroupSequential | None, Field(description="Its tests.")] = None
+    always_valid: Annotated[AlwaysValid | None, Field(description="Its tests.")] = None
+    cuped: Annotated[Cuped | None, Field(description="Adjustment by a pre-period, of metrics with a relative margin.")] = None
+    burn_in: Annotated[Duration, Field(description="Who comes in this first part of the window isn't analysed.")] = "0s"
+    segments: Segments = ()
+    novelty: Annotated[Novelty | None, Field(description="A lift that has worn off isn't promoted.")] = None
     winsor_cap: Annotated[
         int | None,
         Field(ge=1, le=1_000_000, description="Most turns of one user that count. Default: the 99.9th percentile before the start."),
@@ -420,6 +439,10 @@ class RolloutStatus(Status):
     arms: Annotated[tuple[ArmStatus, ...], Field(max_length=4, description="The two arms.")] = ()
     metrics: Annotated[tuple[Estimate, ...], Field(max_length=16, description="The latest estimates.")] = ()
     sample_ratio_p: Annotated[Finite | None, Field(description="Anytime-valid p-value of the 1:1 ratio.")] = None
+    looks: Annotated[
+        tuple[Annotated[Finite, Field(gt=0)], ...],
+        Field(max_length=19, description="Tests so far, by share of the planned users."),
+    ] = ()
     decision: Annotated[Decision | None, Field(description="The verdict; made once for a revision.")] = None
     history: Annotated[tuple[HistoryEntry, ...], Field(max_length=50, description="What happened, oldest first, bounded.")] = ()
     summary: Annotated[str | None, Field(max_length=256, description="One line for `kubectl get`.")] = None

@@ -42,7 +42,7 @@ def checked(paths: Sequence[Path]) -> Report:
     report = Report()
     for path in paths:
         for file in _files(path):
-            for document in _documents(file):
+            for document in documents(file):
                 _check(report, file, document)
     if not report.objects and not report.findings:
         raise Problem(f"There is no object of Flywheel in {', '.join(map(str, paths))}.")
@@ -69,7 +69,7 @@ def _files(path: Path) -> Iterator[Path]:
         yield path
 
 
-def _documents(file: Path) -> list[Any]:
+def documents(file: Path) -> list[Any]:
     try:
         words = sys.stdin.read() if file == STDIN else file.read_text(encoding="utf-8")
         return [document for document in yaml.safe_load_all(words) if document is not None]

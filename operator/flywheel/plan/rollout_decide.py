@@ -83,7 +83,7 @@ def _look(draft: Draft, evidence: Evidence) -> None:
     rollout, status, now = draft.observed.rollout, draft.status, draft.now
     over = status.window_end_time is not None and now >= status.window_end_time
     try:
-        assessment, evidence = rollout_verdict.look(rollout, evidence, window_over=over)
+        assessment, evidence = rollout_verdict.look(rollout, evidence, looks=status.looks, window_over=over)
     except ValueError as error:  # the spec was edited in mid-flight into something that can't be computed
         draft.set(last_analysis_time=now)
         draft.unmeasured = (Reason.INVALID_SPEC, f"spec.metrics or spec.analysis: {error}")
@@ -94,7 +94,9 @@ def _look(draft: Draft, evidence: Evidence) -> None:
     if str(assessment.reason) in UNMEASURED:
         draft.unmeasured = (Reason(str(assessment.reason)), assessment.message)
     if rollout.spec.suspend:
-        return
+        return  # nothing is decided, so no test of success was done either
+    if assessment.look is not None:
+        draft.set(looks=(*status.looks, assessment.look))
     patience_over = rollout_verdict.out_of_patience(rollout, now)
     decision = rollout_verdict.decision_from(rollout, assessment, evidence, now, out_of_patience=patience_over)
     by_hand = rollout.spec.promote is not None and _heeds(draft, rollout.spec.promote)

@@ -5,9 +5,11 @@ Nothing counts as traffic before every router replica has said so; the collector
 
 from __future__ import annotations
 
+from typing import Any
+
 from flywheel.api.base import parse_duration
 from flywheel.api.reasons import Reason
-from flywheel.api.rollout import Weights
+from flywheel.api.rollout import Analysis, Weights
 from flywheel.plan import arms
 from flywheel.plan.base import PutExperiment
 from flywheel.plan.rollout_arms import baseline_arm, candidate_arm, owners
@@ -16,6 +18,7 @@ from flywheel.plan.rollout_observed import service_name
 from flywheel.plan.routes import acknowledged, next_revision, same_routes, write_routes
 from flywheel.plan.service import collector_address
 from flywheel.specs.envoy import Arm, Routes
+from flywheel.stats.analysis import EARLY, LATE
 
 
 def shared_routes(draft: Draft, weight: int) -> Routes:
@@ -74,5 +77,21 @@ def put_experiment(draft: Draft) -> PutExperiment:
         "winsorCap": rollout.spec.analysis.winsor_cap,
         "startedAt": started.isoformat(),
         "enrolUntil": None,
-    }
+    } | asked_of_the_collector(rollout.spec.analysis)
     return PutExperiment(collector_address(service_name(rollout), rollout.metadata.namespace), draft.status.experiment or "", definition)
+
+
+def asked_of_the_collector(analysis: Analysis) -> dict[str, Any]:
+    """What only some plans need; left out otherwise, so that a collector of before takes the definition."""
+    asked: dict[str, Any] = {}
+    segments = list(analysis.segments)
+    if analysis.cuped:
+        asked["covariateSeconds"] = parse_duration(analysis.cuped.period).total_seconds()
+    if analysis.novelty:
+        segments += [EARLY, LATE]
+        asked["earlySeconds"] = parse_duration(analysis.window).total_seconds() / 2
+    if segments:
+        asked["segments"] = segments
+    if burn_in := parse_duration(analysis.burn_in).total_seconds():
+        asked["burnInSeconds"] = burn_in
+    return asked

@@ -7,10 +7,22 @@ from dataclasses import replace
 
 from flywheel.api.base import parse_duration
 from flywheel.api.reasons import Reason
-from flywheel.api.rollout import Decision, Estimate, Rollout
+from flywheel.api.rollout import Analysis, Decision, Estimate, Rollout
 from flywheel.plan.kube import DeploymentState, PodState
 from flywheel.plan.rollout_observed import ErrorShare
-from flywheel.stats.verdict import AnalysisPlan, Assessment, Evidence, MetricPlan, Outcome, assess, evidence_digest
+from flywheel.stats.methods import FIXED_HORIZON, Method
+from flywheel.stats.verdict import (
+    AlwaysValid,
+    AnalysisPlan,
+    Assessment,
+    Evidence,
+    GroupSequential,
+    Measured,
+    MetricPlan,
+    Outcome,
+    assess,
+    evidence_digest,
+)
 
 VERDICTS = {Outcome.PROMOTE: "Promote", Outcome.ROLLBACK: "Rollback", Outcome.INCONCLUSIVE: "Inconclusive"}
 
@@ -20,7 +32,14 @@ def analysis_plan(rollout: Rollout) -> AnalysisPlan:
     analysis = rollout.spec.analysis
     return AnalysisPlan(
         metrics=tuple(
-            MetricPlan(name=m.name, role=m.role, direction=m.direction, margin=m.margin, absolute_margin=m.absolute_margin)
+            MetricPlan(
+                name=m.name,
+                role=m.role,
+                direction=m.direction,
+                margin=m.margin,
+                absolute_margin=m.absolute_margin,
+                per_message=m.per == "Message",
+            )
             for m in rollout.spec.metrics
         ),
         alpha=analysis.alpha,
@@ -28,13 +47,47 @@ def analysis_plan(rollout: Rollout) -> AnalysisPlan:
         sample_ratio_alpha=analysis.sample_ratio_alpha,
         minimum_users=analysis.minimum_users,
         harm_optimize_users=None,
+        method=_method(analysis),
+        sample_ratio_at_end=True,
+        cuped=analysis.cuped is not None,
+        segments=analysis.segments,
+        novelty_alpha=analysis.novelty.alpha if analysis.novelty else None,
     )
 
 
-def look(rollout: Rollout, evidence: Evidence, *, window_over: bool) -> tuple[Assessment, Evidence]:
-    """Assess the evidence by the spec's plan; returns it with the window's state as the clock has it."""
-    evidence = replace(evidence, window_over=window_over)
-    return assess(analysis_plan(rollout), evidence), evidence
+def _method(analysis: Analysis) -> Method:
+    """A method without its parameters, which the CRD refuses, is the default."""
+    if analysis.method == "GroupSequential" and analysis.group_sequential:
+        asked = analysis.group_sequential
+        return GroupSequential(users=asked.users_per_slice, looks=asked.looks, spending=asked.spending)
+    if analysis.method == "AlwaysValid" and analysis.always_valid:
+        return AlwaysValid(users=analysis.always_valid.users_per_slice)
+    return FIXED_HORIZON
+
+
+def look(rollout: Rollout, evidence: Evidence, *, looks: tuple[float, ...] = (), window_over: bool) -> tuple[Assessment, Evidence]:
+    """Assess the evidence by the spec's plan; returns it as it was assessed: the window's state as the clock has it, the looks before
+    this one, and no more of each metric than the plan asks for."""
+    plan = analysis_plan(rollout)
+    asked = {m.name: m for m in plan.metrics}
+    metrics = {
+        name: _asked(plan, asked[name], one) if name in asked and isinstance(one, Measured) else one
+        for name, one in evidence.metrics.items()
+    }
+    sequential = isinstance(plan.method, GroupSequential)
+    evidence = replace(evidence, metrics=metrics, window_over=window_over, looks=looks if sequential else ())
+    return assess(plan, evidence), evidence
+
+
+def _asked(plan: AnalysisPlan, metric: MetricPlan, measured: Measured) -> Measured:
+    """Only what the plan asks for: the rest would swell the decision that is stored."""
+    return Measured(
+        measured.control,
+        measured.candidate,
+        known=measured.known if plan.cuped and metric.absolute_margin is None and not metric.per_message else None,
+        messages=measured.messages if metric.per_message else None,
+        segments=tuple(one for one in measured.segments if one[0] in plan.asked_segments),
+    )
 
 
 def estimates(assessment: Assessment) -> tuple[Estimate, ...]:
