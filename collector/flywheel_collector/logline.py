@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from flywheel_collector.clock import parse_time
@@ -14,7 +15,7 @@ SEGMENT = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 SLICES = ("none", "control", "candidate", "rest")
 NONE, CONTROL, CANDIDATE, REST = range(4)
 _SLICE = {name: number for number, name in enumerate(SLICES)}
-_scan = json.JSONDecoder().scan_once
+_scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}(Z|\+00:00)")
 
 

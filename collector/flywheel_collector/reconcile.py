@@ -100,8 +100,10 @@ class Reconciliation:
                 self._files[pod.name] = seen
                 yield pod.name, path
         for gone in self._files.keys() - alive:
-            for known in (self._files, self._newest, self._waiting, self._recent):
-                known.pop(gone, None)  # type: ignore[attr-defined]
+            del self._files[gone]
+            self._newest.pop(gone, None)
+            self._waiting.pop(gone, None)
+            self._recent.pop(gone, None)
 
     def _numbers(self, counts: dict[tuple[str, int], int]) -> dict[Place, int]:
         if any(self._store.names.known(experiment) is None for experiment, _ in counts):
@@ -139,7 +141,7 @@ class Reconciliation:
             if end_ms > since_ms:
                 bucket = self._recent[pod].setdefault(end_ms // BUCKET_MS, Counter())
                 bucket[number(r.experiment), r.slice] += 1
-            if r.user is not None and r.slice in (CONTROL, CANDIDATE, REST):
+            if r.user is not None and r.purpose is None and r.slice in (CONTROL, CANDIDATE, REST):
                 route = routes.get(r.revision)
                 if route is not None and route.experiment == r.experiment:
                     place = r.experiment, r.slice

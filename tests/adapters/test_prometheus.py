@@ -219,3 +219,39 @@ async def test_a_generation_of_the_same_name_elsewhere_is_not_counted(server: Gi
     await metrics.error_share("lab", "demo", "g1")
     assert told.queries
     assert all('flywheel="demo",flywheel_namespace="lab"' in query for query in told.queries)
+
+
+def completeness(total: float, lost: float, names: tuple[str, str], slice_: str = "candidate") -> list[Any]:
+    return [series(name, value, slice=slice_) for name, value in zip(names, (total, lost), strict=True)]
+
+
+COUNTED, CHECKED = ("router_requests", "lost_requests"), ("checked_requests", "misassigned_requests")
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (completeness(12_000, 120, COUNTED), "120 of the 12000 requests of slice candidate that the routers counted are missing"),
+        (completeness(900, 90, CHECKED), "90 of 900 requests logged in slice candidate are of users whose hash puts them elsewhere"),
+    ],
+)
+async def test_numbers_of_a_log_that_lacks_lines_or_has_them_in_the_wrong_slice_are_not_believed(
+    server: Given, more: list[Any], words: str
+) -> None:
+    answers, metrics = server
+    answers.result = a_good_answer() + more
+    evidence = await look(metrics, "depth", "breadth")
+    assert evidence.assigned is None
+    for measured in evidence.metrics.values():
+        assert isinstance(measured, Unavailable)
+        assert words in measured.message
+
+
+@pytest.mark.parametrize(
+    "more",
+    [completeness(12_000, 60, COUNTED), completeness(100, 10, COUNTED), completeness(10_000, 20, CHECKED), completeness(0, 0, COUNTED)],
+)
+async def test_a_killed_envoys_last_lines_and_a_strange_client_stop_no_verdict(server: Given, more: list[Any]) -> None:
+    answers, metrics = server
+    answers.result = a_good_answer() + more
+    assert isinstance((await look(metrics)).metrics["breadth"], Measured)
