@@ -12,6 +12,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from flywheel_collector.access_token import Token
 from flywheel_collector.api import make_app
 from flywheel_collector.clock import system_clock
 from flywheel_collector.loop import Loop
@@ -39,10 +40,11 @@ def parser() -> argparse.ArgumentParser:
     option("conversation-idle", "300", "seconds after the last turn until a conversation is written")
     option("grace", "2", "seconds after its horizon until a user is counted")
     option("retention", "172800", "seconds that messages are remembered; never less than the longest horizon")
+    option("token-file", "", "file with the bearer token of the app's side; nobody has to show one while it is absent or empty")
     return parser
 
 
-def options(argv: Sequence[str] | None = None) -> tuple[Options, str, int]:
+def options(argv: Sequence[str] | None = None) -> tuple[Options, str, int, Token]:
     arguments = parser().parse_args(argv)
     return (
         Options(
@@ -57,10 +59,11 @@ def options(argv: Sequence[str] | None = None) -> tuple[Options, str, int]:
         ),
         arguments.host,
         int(arguments.port),
+        Token(Path(arguments.token_file) if arguments.token_file else None),
     )
 
 
-async def serve(settings: Options, host: str, port: int) -> None:
+async def serve(settings: Options, host: str, port: int, token: Token) -> None:
     for directory in (settings.logs, settings.data, Path(settings.state).parent):
         directory.mkdir(parents=True, exist_ok=True)
     stop = asyncio.Event()
@@ -68,7 +71,7 @@ async def serve(settings: Options, host: str, port: int) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     collector = Collector(settings)
     loop = Loop(collector, system_clock)
-    runner = web.AppRunner(make_app(collector, loop, system_clock), access_log=None)
+    runner = web.AppRunner(make_app(collector, loop, system_clock, token), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, host, port).start()
     log.info("collecting for %s on port %d", settings.flywheel, port)

@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 from flywheel_collector.clock import as_datetime
 from flywheel_collector.facts import Message
 from flywheel_collector.identity import user_hash
-from flywheel_collector.logline import SLICES
+from flywheel_collector.logline import CANDIDATE, NONE, SLICES
+from flywheel_collector.slices import PARTS
 from flywheel_collector.store import Store
 
 LOG_WAIT_MS = 120_000
@@ -48,6 +49,8 @@ SCHEMA = pa.schema(
         ("thumbs", pa.int8()),
         ("regenerated", pa.bool_()),
         ("sampling", pa.string()),
+        ("propensity", pa.float64()),  # of meeting the assigned arm, under the weights of the time; null: not known
+        ("revision", pa.int64()),  # of the routes
     ]
 )
 
@@ -57,15 +60,18 @@ class Conversations:
         self._store, self._root, self._flywheel, self._idle_ms = store, root, flywheel, idle_ms
         self._every_ms, self._flushed_ms = min(FLUSH_EVERY_MS, idle_ms), 0
 
-    def flush(self, now_ms: int) -> int:
-        """-> turns written. First what a killed predecessor left frozen, then what is due."""
+    def flush(self, now_ms: int, read_ms: int) -> int:
+        """-> turns written. First what a killed predecessor left frozen, then what is due.
+
+        A conversation is idle when the log has been read up to then: a collector that is behind closes none too early.
+        """
         if 0 <= now_ms - self._flushed_ms < self._every_ms:
             return 0
         self._flushed_ms = now_ms
         written = sum(self._finish(file) for file in self._frozen())
-        if self._store.db.execute("SELECT 1 FROM conversation WHERE due_ms <= ? LIMIT 1", (now_ms,)).fetchone():
+        if self._store.db.execute("SELECT 1 FROM conversation WHERE due_ms <= ? LIMIT 1", (read_ms,)).fetchone():
             with self._store.transaction() as db:
-                self._freeze(db, now_ms)
+                self._freeze(db, now_ms, read_ms)
             written += sum(self._finish(file) for file in self._frozen())
         return written
 
@@ -74,9 +80,9 @@ class Conversations:
 
     # freeze
 
-    def _freeze(self, db: sqlite3.Connection, now_ms: int) -> None:
+    def _freeze(self, db: sqlite3.Connection, now_ms: int, read_ms: int) -> None:
         part = f"part-{now_ms}-{secrets.token_hex(4)}.parquet"
-        due = db.execute("SELECT id FROM conversation WHERE due_ms <= ? ORDER BY due_ms LIMIT ?", (now_ms, MAX_CONVERSATIONS)).fetchall()
+        due = db.execute("SELECT id FROM conversation WHERE due_ms <= ? ORDER BY due_ms LIMIT ?", (read_ms, MAX_CONVERSATIONS)).fetchall()
         for (conversation,) in due:
             waiting = False
             for key, user, ms, responses, body in db.execute(
@@ -89,12 +95,12 @@ class Conversations:
                     file = f"date={as_datetime(row['time']):%Y-%m-%d}/generation={row['generation']}/{part}"
                     final = json.dumps(row, ensure_ascii=False)
                     db.execute("UPDATE utterance SET file = ?, body = ? WHERE conversation = ? AND key = ?", (file, final, *place))
-                elif now_ms < ms + self._idle_ms + LOG_WAIT_MS:
+                elif read_ms < ms + self._idle_ms + LOG_WAIT_MS:
                     waiting = True
                 else:
                     db.execute("UPDATE utterance SET body = NULL, file = '' WHERE conversation = ? AND key = ?", place)
                     self._store.count("unmatched")
-            db.execute("UPDATE conversation SET due_ms = ? WHERE id = ?", (now_ms + RETRY_MS if waiting else None, conversation))
+            db.execute("UPDATE conversation SET due_ms = ? WHERE id = ?", (read_ms + RETRY_MS if waiting else None, conversation))
 
     def _row(
         self, db: sqlite3.Connection, conversation: int, key: int, user: int, responses: int, body: dict[str, Any]
@@ -122,7 +128,17 @@ class Conversations:
             "thumbs": (up > down) - (down > up),
             "regenerated": responses > 1 or "regenerate" in signals,
             "sampling": body["sampling"],
+            "propensity": self._propensity(db, this),
+            "revision": this.revision or None,
         }
+
+    def _propensity(self, db: sqlite3.Connection, message: Message) -> float | None:
+        if not message.experiment or message.slice == NONE:
+            return 1.0
+        row = db.execute("SELECT parts FROM route WHERE revision = ?", (message.revision,)).fetchone()
+        if row is None:
+            return None
+        return float(row[0] / PARTS if message.slice == CANDIDATE else 1 - row[0] / PARTS)
 
     # write, release
 
@@ -146,7 +162,7 @@ def write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
     columns: defaultdict[str, list[Any]] = defaultdict(list)
     for row in rows:
         for name in SCHEMA.names:
-            columns[name].append(row[name])
+            columns[name].append(row.get(name))  # a row that an older collector froze lacks the newest columns
     temporary = path.with_name(f".{path.name}.tmp")
     with open(temporary, "wb") as file:
         pq.write_table(pa.table(dict(columns), schema=SCHEMA), file, compression="zstd")

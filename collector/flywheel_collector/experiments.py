@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flywheel_collector.clock import parse_time
-from flywheel_collector.logline import CANDIDATE, CONTROL, EXPERIMENT
-from flywheel_collector.outcome import METRICS
+from flywheel_collector.logline import CANDIDATE, CONTROL, EXPERIMENT, SEGMENT
+from flywheel_collector.outcome import KNOWN, MESSAGES, METRICS
 from flywheel_collector.store import Store
 
 LIMIT = 64
@@ -18,6 +19,7 @@ LIMIT = 64
 MAX_HORIZON_SECONDS = 30 * 86400
 CAP_QUANTILE = 0.999
 CAP_WITHOUT_HISTORY = 100
+MAX_SEGMENTS = 8
 
 
 class Invalid(ValueError):
@@ -33,6 +35,18 @@ class Definition(NamedTuple):
     asked_cap: int | None
     started_ms: int
     enrol_until_ms: int | None
+    covariate_ms: int | None = None
+    """Length of the period before a user's exposure in which his covariate is counted."""
+    segments: tuple[str, ...] = ()
+    early_ms: int | None = None
+    """Users exposed less than this after the first of all are `early`, the others `late`."""
+    burn_in_ms: int = 0
+    """Users exposed less than this after the first of all never mature."""
+
+    @property
+    def reach_ms(self) -> int:
+        """From the oldest fact of a user that counts to the newest."""
+        return self.horizon_ms + (self.covariate_ms or 0)
 
     def enrols(self, exposed_ms: int) -> bool:
         return self.started_ms <= exposed_ms and (self.enrol_until_ms is None or exposed_ms < self.enrol_until_ms)
@@ -43,12 +57,20 @@ class Experiment(NamedTuple):
     name: str
     definition: Definition
     cap: int
+    first_ms: int | None = None
+    """The first exposure of all, fixed when the first user matured."""
+
+    def matures(self, exposed_ms: int) -> bool:
+        if not self.definition.enrols(exposed_ms):
+            return False
+        burn_in_ms = self.definition.burn_in_ms
+        return not burn_in_ms or self.first_ms is None or exposed_ms >= self.first_ms + burn_in_ms
 
 
 def parse_definition(body: object) -> Definition:
     if not isinstance(body, Mapping):
         raise Invalid("the body must be an object")
-    unknown = set(body) - {"horizonSeconds", "winsorCap", "startedAt", "enrolUntil"}
+    unknown = set(body) - {"horizonSeconds", "winsorCap", "startedAt", "enrolUntil", *_OPTIONAL}
     if unknown:
         raise Invalid(f"unknown field {sorted(map(str, unknown))[0]!r}")
     horizon, cap = body.get("horizonSeconds"), body.get("winsorCap")
@@ -56,9 +78,38 @@ def parse_definition(body: object) -> Definition:
         raise Invalid(f"horizonSeconds must be a number above 0 and at most {MAX_HORIZON_SECONDS}")
     if cap is not None and (isinstance(cap, bool) or not isinstance(cap, int) or not 1 <= cap <= 1_000_000):
         raise Invalid("winsorCap must be a whole number from 1 to 1000000, or null")
-    return Definition(
-        max(1, round(horizon * 1000)), cap, _time(body, "startedAt"), _time(body, "enrolUntil") if body.get("enrolUntil") else None
-    )
+    enrol_until_ms = _time(body, "enrolUntil") if body.get("enrolUntil") else None
+    return Definition(max(1, round(horizon * 1000)), cap, _time(body, "startedAt"), enrol_until_ms, *_optional(body))
+
+
+_OPTIONAL = ("covariateSeconds", "segments", "earlySeconds", "burnInSeconds")
+
+
+def _optional(body: Mapping[str, object]) -> tuple[int | None, tuple[str, ...], int | None, int]:
+    covariate_ms, early_ms = _seconds(body, "covariateSeconds"), _seconds(body, "earlySeconds")
+    burn_in_ms = _seconds(body, "burnInSeconds", zero=True) or 0
+    names = body.get("segments", [])
+    if not isinstance(names, list) or len(names) > MAX_SEGMENTS or ("segments" in body and not names):
+        raise Invalid(f"segments must be a list of 1 to {MAX_SEGMENTS} names")
+    for name in names:
+        if not isinstance(name, str) or not SEGMENT.fullmatch(name):
+            raise Invalid("segments: a name has 1 to 63 of the characters a-z 0-9 -, and begins and ends with one of a-z 0-9")
+    if len(set(names)) != len(names):
+        raise Invalid("segments: a name is there twice")
+    if covariate_ms is None and {"known", "new"} & set(names):
+        raise Invalid("segments known and new need covariateSeconds")
+    if (early_ms is None) == bool({"early", "late"} & set(names)):
+        raise Invalid("earlySeconds goes with segments early and late: neither is of use without the other")
+    return covariate_ms, tuple(names), early_ms, burn_in_ms
+
+
+def _seconds(body: Mapping[str, object], field: str, *, zero: bool = False) -> int | None:
+    value = body.get(field)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_HORIZON_SECONDS or not (value or zero):
+        raise Invalid(f"{field} must be a number {'from 0' if zero else 'above 0'} and at most {MAX_HORIZON_SECONDS}")
+    return round(value * 1000) if zero else max(1, round(value * 1000))
 
 
 def _time(body: Mapping[str, object], field: str) -> int:
@@ -78,8 +129,13 @@ class Experiments:
 
     def all(self) -> dict[int, Experiment]:
         if self._cache is None:
-            rows = self._store.db.execute("SELECT id, horizon_ms, asked_cap, started_ms, enrol_until_ms, cap FROM experiment").fetchall()
-            self._cache = {row[0]: Experiment(row[0], self._store.names.text(row[0]), Definition(*row[1:5]), row[5]) for row in rows}
+            rows = self._store.db.execute(
+                "SELECT id, horizon_ms, asked_cap, started_ms, enrol_until_ms, extra, cap, first_ms FROM experiment"
+            ).fetchall()
+            self._cache = {
+                row[0]: Experiment(row[0], self._store.names.text(row[0]), _definition(row[1:5], json.loads(row[5])), row[6], row[7])
+                for row in rows
+            }
         return self._cache
 
     def put(self, name: str, definition: Definition) -> tuple[Experiment, bool]:
@@ -100,8 +156,9 @@ class Experiments:
                 if not number:
                     raise Invalid("too many experiment names")
                 cap = definition.asked_cap or pre_period_cap(db, definition)
-                db.execute("INSERT INTO experiment VALUES(?, ?, ?, ?, ?, ?)", (number, *definition, cap))
-                _begin(db, number, definition, self._store.number("floor"))
+                extra = {name: value for name, value in definition._asdict().items() if name not in Definition._fields[:4]}
+                db.execute("INSERT INTO experiment VALUES(?, ?, ?, ?, ?, ?, ?, NULL)", (number, *definition[:4], cap, json.dumps(extra)))
+                _begin(db, Experiment(number, name, definition, cap), self._store.number("floor"))
         finally:
             self.forget_cache()
         return self.all()[number], True
@@ -119,19 +176,29 @@ class Experiments:
         return True
 
 
+def _definition(columns: Sequence[Any], extra: Mapping[str, Any]) -> Definition:
+    return Definition(*columns, **{**extra, "segments": tuple(extra.get("segments", ()))})
+
+
 def _end(db: sqlite3.Connection, number: int) -> None:
     db.execute("DELETE FROM experiment WHERE id = ?", (number,))
-    db.execute("DELETE FROM moment WHERE experiment = ?", (number,))
+    for table in ("moment", "stratum"):
+        db.execute(f"DELETE FROM {table} WHERE experiment = ?", (number,))  # noqa: S608
 
 
-def _begin(db: sqlite3.Connection, number: int, definition: Definition, floor_ms: int) -> None:
-    """Moments start at zero, and users whom the log showed before the registration are queued."""
+def _begin(db: sqlite3.Connection, experiment: Experiment, floor_ms: int) -> None:
+    """Everything that is published stands at zero, and users whom the log showed before the registration are queued."""
+    number, definition = experiment.id, experiment.definition
+    places = [(number, slice_, metric) for slice_ in (CONTROL, CANDIDATE) for metric in METRICS]
     db.executemany(
-        "INSERT INTO moment VALUES(?, ?, ?, 0, 0, 0)",
-        [(number, slice_, metric) for slice_ in (CONTROL, CANDIDATE) for metric in ("assigned", *METRICS)],
+        "INSERT INTO moment VALUES(?, ?, ?, 0, 0, 0)", [*places, *((number, slice_, "assigned") for slice_ in (CONTROL, CANDIDATE))]
+    )
+    strata = [MESSAGES, *([KNOWN] if definition.covariate_ms else []), *definition.segments]
+    db.executemany(
+        "INSERT INTO stratum(experiment, slice, metric, name) VALUES(?, ?, ?, ?)", [(*place, name) for place in places for name in strata]
     )
     db.execute("DELETE FROM subject WHERE experiment = ? AND exposed_ms < ?", (number, floor_ms))  # their messages are gone
-    clear = ", ".join(f"{metric} = NULL" for metric in METRICS)
+    clear = ", ".join(f"{column} = NULL" for column in (*METRICS, "messages", "covariate"))
     db.execute(f"UPDATE subject SET pending = 1, {clear} WHERE experiment = ?", (number,))  # noqa: S608
     db.execute(
         "UPDATE moment SET n = (SELECT count(*) FROM subject s WHERE s.experiment = moment.experiment AND s.slice = moment.slice"

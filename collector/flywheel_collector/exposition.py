@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector as Source
 
 from flywheel_collector.ingest import DURATION_BUCKETS_MS
 from flywheel_collector.logline import SLICES
+from flywheel_collector.outcome import KNOWN, MESSAGES
 from flywheel_collector.service import Collector
 
 
@@ -20,6 +21,8 @@ class _Source(Source):
 
     def collect(self) -> Iterable[Metric]:
         yield from _experiments(self._collector)
+        yield from _strata(self._collector)
+        yield from _completeness(self._collector)
         yield from _traffic(self._collector)
 
     def describe(self) -> Iterable[Metric]:
@@ -50,9 +53,69 @@ def _experiments(collector: Collector) -> Iterable[Metric]:
         squares.add_metric(place, sum_squares)
     for experiment in experiments.values():
         cap.add_metric([experiment.name], experiment.cap)
-        if collector.watermark_ms:
-            updated.add_metric([experiment.name], collector.watermark_ms / 1000)
+        if updated_ms := collector.updated_ms():
+            updated.add_metric([experiment.name], updated_ms / 1000)
     return [assigned, n, total, squares, updated, cap]
+
+
+_PREFIX = "flywheel_experiment_"
+_DENOMINATOR = {
+    "x": ("denominator_sum", "Sum over these users of the messages they tried"),
+    "xx": ("denominator_sum_squares", "Sum of squares of the messages they tried"),
+    "xy": ("denominator_cross_sum", "Sum of metric times messages tried"),
+}
+_KNOWN = {
+    "n": ("known_users", "Matured users with a pre-period"),
+    "y": ("known_sum", "Sum over matured users with a pre-period"),
+    "yy": ("known_sum_squares", "Sum of squares over matured users with a pre-period"),
+    "x": ("covariate_sum", "Sum of the metric in the pre-period"),
+    "xx": ("covariate_sum_squares", "Sum of squares of the metric in the pre-period"),
+    "xy": ("covariate_cross_sum", "Sum of metric times metric in the pre-period"),
+}
+_SEGMENT = {
+    "n": ("segment_users", "Matured users of a segment"),
+    "y": ("segment_sum", "Sum over matured users of a segment"),
+    "yy": ("segment_sum_squares", "Sum of squares over matured users of a segment"),
+}
+_FIELDS = ("n", "y", "yy", "x", "xx", "xy")
+
+
+def _strata(collector: Collector) -> Iterable[Metric]:
+    """Moments of a second number, and of segments."""
+    labels = ["experiment", "slice", "metric"]
+    families = {
+        name: GaugeMetricFamily(_PREFIX + name, text, labels=[*labels, "segment"] if names is _SEGMENT else labels)
+        for names in (_DENOMINATOR, _KNOWN, _SEGMENT)
+        for name, text in names.values()
+    }
+    experiments = collector.experiments.all()
+    query = "SELECT experiment, name, slice, metric, n, y, yy, x, xx, xy FROM stratum"
+    for number, stratum, slice_, metric, *values in collector.store.db.execute(query).fetchall():
+        names = {MESSAGES: _DENOMINATOR, KNOWN: _KNOWN}.get(stratum, _SEGMENT)
+        place = [experiments[number].name, SLICES[slice_], metric, *([stratum] if names is _SEGMENT else [])]
+        for field, value in zip(_FIELDS, values, strict=True):
+            if field in names:
+                families[names[field][0]].add_metric(place, value)
+    return families.values()
+
+
+def _completeness(collector: Collector) -> Iterable[Metric]:
+    """What the routers counted and the log lacks, and lines whose slice is not their user's."""
+    labels = ["experiment", "slice"]
+    counted = GaugeMetricFamily(_PREFIX + "router_requests", "Requests that Envoy counted when it logged them", labels=labels)
+    lost = GaugeMetricFamily(_PREFIX + "lost_requests", "Of these, requests that the log lacks", labels=labels)
+    checked = GaugeMetricFamily(_PREFIX + "checked_requests", "Requests whose slice was computed again from the user", labels=labels)
+    wrong = GaugeMetricFamily(_PREFIX + "misassigned_requests", "Of these, requests logged in another slice", labels=labels)
+    db, experiments = collector.store.db, collector.experiments.all()
+    for first, second, query in (
+        (counted, lost, "SELECT experiment, slice, sum(counted), sum(lost) FROM reconciled GROUP BY experiment, slice"),
+        (checked, wrong, "SELECT experiment, slice, checked, wrong FROM misassigned"),
+    ):
+        for number, slice_, total, part in db.execute(query).fetchall():
+            if number in experiments:
+                first.add_metric([experiments[number].name, SLICES[slice_]], total)
+                second.add_metric([experiments[number].name, SLICES[slice_]], part)
+    return [counted, lost, checked, wrong]
 
 
 OURS = ["flywheel", "flywheel_namespace"]  # names are unique in a namespace only, and one Prometheus sees them all
@@ -95,8 +158,18 @@ def _traffic(collector: Collector) -> Iterable[Metric]:
         CounterMetricFamily(
             "flywheel_collector_unmatched_turns", "Texts whose message never showed up in the log", value=single["unmatched"]
         ),
+        GaugeMetricFamily(
+            "flywheel_collector_writable", "0 while the disk is full or files cannot be written", value=int(_writable(collector))
+        ),
+        GaugeMetricFamily(
+            "flywheel_collector_deletions_pending", "Users whose files are still being rewritten", value=collector.deletion.pending
+        ),
         GaugeMetricFamily("flywheel_collector_lag_seconds", "How far behind the log the collector is", value=collector.lag_ms / 1000),
     ]
+
+
+def _writable(collector: Collector) -> bool:
+    return collector.file_problem is None and not collector.reserve.spent
 
 
 def expose(collector: Collector) -> bytes:

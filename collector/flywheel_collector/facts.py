@@ -26,6 +26,8 @@ class Message(NamedTuple):
     slice: int
     generation: int
     """Who gave that first answer."""
+    revision: int = 0
+    """Of the routes at the first try; 0: not known."""
 
     def merge(self, other: Message) -> Message:
         first, second = sorted((self, other), key=lambda message: (message.first_ms, message.first_request))
@@ -40,6 +42,7 @@ class Exposure(NamedTuple):
     ms: int
     request: int
     slice: int
+    segment: str = ""
 
     def merge(self, other: Exposure) -> Exposure:
         return min(self, other)

@@ -13,11 +13,12 @@ NOBODY = 0
 
 class Identity:
     def __init__(self, salt: bytes) -> None:
-        self._salt = salt
+        self._keyed = blake2b(digest_size=8, key=salt)
 
     def _number(self, text: str) -> int:
-        digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8, key=self._salt).digest()
-        return int.from_bytes(digest, "big", signed=True)
+        digest = self._keyed.copy()
+        digest.update(text.encode("utf-8", "surrogatepass"))
+        return int.from_bytes(digest.digest(), "big", signed=True)
 
     def user(self, user: str | None) -> int:
         return NOBODY if user is None else self._number("u" + user)

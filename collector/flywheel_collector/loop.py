@@ -12,13 +12,16 @@ log = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 0.25
 STALE_MS = 15_000
+OVERLOAD_MS = 30_000
+"""So far behind the log, events are refused for a while."""
+STARTING = "starting"
 
 
 class Loop:
     def __init__(self, collector: Collector, clock: Clock) -> None:
         self._collector, self._clock = collector, clock
         self._good_ms = 0
-        self._error: str | None = "starting"
+        self._error: str | None = STARTING
 
     async def run(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
@@ -39,7 +42,16 @@ class Loop:
         self._good_ms, self._error = self._clock(), None
         return more
 
+    def overload(self, now_ms: int) -> str | None:
+        """Why events should come later: they would be written before older lines of the log are."""
+        if self._error is not None and self._error != STARTING:
+            return f"the state cannot be written now: {self._error}"
+        lag_ms = self._collector.lag_ms
+        return f"the log is read {lag_ms / 1000:.0f} s late" if lag_ms > OVERLOAD_MS else None
+
     def problem(self, now_ms: int) -> str | None:
         if self._error is not None:
             return self._error
+        if self._collector.file_problem is not None:
+            return self._collector.file_problem
         return "no pass has ended lately" if now_ms - self._good_ms > STALE_MS else None

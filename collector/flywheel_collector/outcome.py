@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 METRICS = ("breadth", "depth", "errors", "fallbacks", "thumbs_up", "thumbs_down")
+MESSAGES, KNOWN = "#messages", "#known"
+"""Strata beside the segments: see moments."""
 
 
 class Outcome(NamedTuple):
@@ -28,6 +30,8 @@ class Tried(NamedTuple):
     answered_ms: int | None
     failed: int
     fallback: int
+    is_message: int = 1
+    """Not a request without a message id."""
 
 
 def outcome(exposed_ms: int, horizon_ms: int, cap: int, tried: Iterable[Tried], ups: Iterable[int], downs: Iterable[int]) -> Outcome:

@@ -13,7 +13,7 @@ DELETE FROM message WHERE (user, key) IN (SELECT user, key FROM message WHERE fi
 DELETE FROM signal WHERE (user, key, kind) IN (SELECT user, key, kind FROM signal WHERE last_ms < :floor LIMIT :limit);
 DELETE FROM seen_event WHERE id IN (SELECT id FROM seen_event WHERE ms < :floor LIMIT :limit);
 DELETE FROM utterance WHERE rowid IN (SELECT rowid FROM utterance WHERE ms < :floor AND (body IS NULL OR file IS NULL) LIMIT :limit);
-DELETE FROM seen_request WHERE id IN (SELECT id FROM seen_request WHERE ms < :requests LIMIT :limit)
+DELETE FROM request_id WHERE (ms, id) IN (SELECT ms, id FROM request_id WHERE ms < :requests LIMIT 4 * :limit)
 """
 _RARE = """
 DELETE FROM subject WHERE exposed_ms < :floor AND experiment NOT IN (SELECT id FROM experiment);

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flywheel_collector.conversations import Conversations
+from flywheel_collector.deletion import Deletion
+from flywheel_collector.disk import LEAN_BYTES, Reserve, is_full
 from flywheel_collector.events import Refused, parse_body, parse_event
 from flywheel_collector.experiments import Definition, Experiment, Experiments
 from flywheel_collector.ingest import Ingest
 from flywheel_collector.logline import Malformed, Request, parse
 from flywheel_collector.mature import mature
+from flywheel_collector.reconcile import Reconciliation
 from flywheel_collector.retention import floor_for, forget
 from flywheel_collector.signals import Signals
 from flywheel_collector.store import Store
@@ -26,6 +29,7 @@ SKEW_MS = 300_000
 """A line of the log further in the future than this is malformed."""
 FORGET_EVERY_MS = 10_000
 RARE_EVERY_MS = 3_600_000
+REMOVE_EVERY_MS = 2_000
 
 
 class Options(NamedTuple):
@@ -41,6 +45,8 @@ class Options(NamedTuple):
     """Bytes of log a pass reads."""
     durable: bool = True
     namespace: str = "default"
+    reserve_bytes: int = 16 << 20
+    """Given up when the disk is full, so that what was logged can still be taken."""
 
 
 class Taken(NamedTuple):
@@ -58,48 +64,99 @@ class Collector:
         self._signals = Signals(self.store, self._ingest, options.idle_ms)
         self._conversations = Conversations(self.store, options.data, options.flywheel, options.idle_ms)
         self._tail = Tail(options.logs, options.budget)
+        self.reconciliation = Reconciliation(self.store, options.logs)
+        self.deletion = Deletion(self.store, self.experiments, options.data)
+        self.reserve = Reserve(Path(options.state + ".reserve"), options.reserve_bytes)
+        self.reserve.restore()
         self._offsets: dict[Place, int] = {
             Place(pod, head): offset for pod, head, offset in self.store.db.execute("SELECT pod, head, offset FROM log_file")
         }
         self._last_read_ms: dict[Place, int] = {}
-        self._forgot_ms = self._rarely_ms = 0
+        self._forgot_ms = self._rarely_ms = self._removed_ms = 0
         self.watermark_ms = 0
         """Everything the router logged up to here has been taken; 0 before the first pass."""
         self.lag_ms = 0
+        self.file_problem: str | None = None
+        """Why conversations cannot be written; the numbers go on."""
 
     def tick(self, now_ms: int) -> bool:
         """One pass; -> whether there is more to do at once."""
         try:
-            more = self._read(now_ms)
-            with self.store.transaction() as db:
-                full = [mature(db, experiment, self.watermark_ms - self.options.grace_ms) for experiment in self.experiments.all().values()]
-                self._forget(db, now_ms)
-        except BaseException:
+            self.reconciliation.look(now_ms)
+            read_ms, more = self._read(now_ms)
+            full = self._settle(now_ms, read_ms, caught_up=not more)
+        except BaseException as error:
+            if is_full(error):
+                self.reserve.spend()
             self._forget_caches()
             raise
-        self._conversations.flush(now_ms)
-        return more or any(taken >= 5000 for taken in full)
+        self.watermark_ms, self.lag_ms = read_ms, now_ms - read_ms
+        more_files = self._files(now_ms, read_ms)
+        return more or full or more_files
 
     def _forget_caches(self) -> None:
         self.experiments.forget_cache()
         self._ingest.forget_cache()
+        self.reconciliation.forget_cache()
         self._tail.reread()
+
+    def _settle(self, now_ms: int, read_ms: int, *, caught_up: bool) -> bool:
+        """-> whether more users wait to be counted."""
+        with self.store.transaction() as db:
+            experiments = list(self.experiments.all().values())
+            taken = [mature(db, experiment, read_ms - self.options.grace_ms) for experiment in experiments]
+            if caught_up:
+                self.reconciliation.settle(db, now_ms)
+            self._forget(db, now_ms, read_ms)
+        if any(n and experiment.first_ms is None for n, experiment in zip(taken, experiments, strict=True)):
+            self.experiments.forget_cache()
+        return any(n >= 5000 for n in taken)
+
+    def _files(self, now_ms: int, read_ms: int) -> bool:
+        """What is done to files beside the numbers, and does not keep them: -> whether there is more."""
+        try:
+            self._conversations.flush(now_ms, read_ms)
+            more = self.deletion.step()
+            self._remove(now_ms)
+        except OSError as error:
+            if is_full(error):
+                self.reserve.spend()
+            if self.file_problem != repr(error):
+                log.exception("conversations cannot be written; it is tried again")
+            self.file_problem = repr(error)
+            return False
+        self.file_problem = None
+        return more
+
+    def _remove(self, now_ms: int) -> None:
+        """Logs that are read. Their offsets go after them: a death in between leaves a row that no file answers to."""
+        if 0 <= now_ms - self._removed_ms < REMOVE_EVERY_MS:
+            return
+        self._removed_ms = now_ms
+        removed = self._tail.remove_read(self._offsets, now_ms)
+        self.reserve.restore()
+        if removed.places or removed.torn:
+            with self.store.transaction() as db:
+                db.executemany("DELETE FROM log_file WHERE pod = ? AND head = ?", removed.places)
+                self.store.count("malformed", removed.torn)
+            for place in removed.places:
+                self._offsets.pop(place, None)
+                self._last_read_ms.pop(place, None)
 
     # the log
 
-    def _read(self, now_ms: int) -> bool:
-        chunks = self._tail.read(self._offsets)
+    def _read(self, now_ms: int) -> tuple[int, bool]:
+        """-> up to when everything was read, and whether there is more."""
+        chunks = self._tail.read(self._offsets, LEAN_BYTES if self.reserve.spent else None)
         if chunks:
             with self.store.transaction() as db:
                 self._take(db, chunks, now_ms)
             self._offsets.update((chunk.place, chunk.offset) for chunk in chunks)
         behind = [self._last_read_ms.get(chunk.place, 0) for chunk in chunks if chunk.behind]
-        self.watermark_ms = min(now_ms, *behind) if behind else now_ms
-        self.lag_ms = now_ms - self.watermark_ms
-        return bool(behind)
+        return (min(now_ms, *behind) if behind else now_ms), bool(behind)
 
     def _take(self, db: sqlite3.Connection, chunks: list[Chunk], now_ms: int) -> None:
-        requests: list[Request] = []
+        requests: list[tuple[str, Request]] = []
         malformed = 0
         for chunk in chunks:
             for line in chunk.lines:
@@ -110,10 +167,11 @@ class Collector:
                 except Malformed:
                     malformed += 1
                     continue
-                requests.append(request)
+                requests.append((chunk.place.pod, request))
                 self._last_read_ms[chunk.place] = request.ms
-        self._ingest.requests(requests, self.floor_ms)
-        newest = max((request.ms for request in requests), default=0)
+        self._ingest.requests((request for _, request in requests), self.floor_ms, self.deletion.until)
+        self.reconciliation.take(db, requests, now_ms)
+        newest = max((request.ms for _, request in requests), default=0)
         self.store.set_number("newest", max(newest, self.store.number("newest")))
         self.store.add(Counter({("malformed", "", 0): malformed}))
         db.executemany(
@@ -127,15 +185,15 @@ class Collector:
     def floor_ms(self) -> int:
         return self.store.number("floor")
 
-    def _forget(self, db: sqlite3.Connection, now_ms: int) -> None:
+    def _forget(self, db: sqlite3.Connection, now_ms: int, read_ms: int) -> None:
         if 0 <= now_ms - self._forgot_ms < FORGET_EVERY_MS:
             return
         self._forgot_ms = now_ms
         rare = not 0 <= now_ms - self._rarely_ms < RARE_EVERY_MS
         self._rarely_ms = now_ms if rare else self._rarely_ms
         # By the log's own time as well as by the clock: a clock that jumps ahead must not empty the memory.
-        seen_ms = min(self.watermark_ms, self.store.number("newest"))
-        horizon_ms = max((e.definition.horizon_ms for e in self.experiments.all().values()), default=0)
+        seen_ms = min(read_ms, self.store.number("newest"))
+        horizon_ms = max((e.definition.reach_ms for e in self.experiments.all().values()), default=0)
         floor_ms = max(floor_for(seen_ms, self.options.retention_ms, horizon_ms), self.floor_ms)
         self.store.set_number("floor", floor_ms)
         forget(db, floor_ms, seen_ms, rare=rare)
@@ -153,12 +211,20 @@ class Collector:
             except Refused as error:
                 rejected.append({"index": index, "error": str(error)})
         with self.store.transaction():
-            accepted = self._signals.take(good, now_ms, self.floor_ms)
+            accepted = self._signals.take(good, now_ms, self.floor_ms, self.deletion.until)
             self.store.count("event_rejected", len(rejected))
         return Taken(accepted, len(good) - accepted, rejected)
 
     def put_experiment(self, name: str, definition: Definition) -> tuple[Experiment, bool]:
         return self.experiments.put(name, definition)
+
+    def delete_user(self, user: str, now_ms: int) -> None:
+        self.deletion.delete(user, now_ms)
+
+    def updated_ms(self) -> int:
+        """Up to when the log is known to be complete; 0: not yet."""
+        stuck_ms = self.reconciliation.stuck_since(self.watermark_ms + self.lag_ms)
+        return self.watermark_ms if stuck_ms is None else min(self.watermark_ms, stuck_ms)
 
     def delete_experiment(self, name: str) -> bool:
         return self.experiments.delete(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from flywheel_collector.events import Event, Turn
 from flywheel_collector.ingest import Ingest
@@ -16,7 +16,7 @@ class Signals:
     def __init__(self, store: Store, ingest: Ingest, idle_ms: int) -> None:
         self._store, self._ingest, self._idle_ms = store, ingest, idle_ms
 
-    def take(self, events: Sequence[Event], now_ms: int, floor_ms: int) -> int:
+    def take(self, events: Sequence[Event], now_ms: int, floor_ms: int, deleted: Mapping[int, int]) -> int:
         """In the caller's transaction; -> how many were new."""
         db, identity = self._store.db, self._store.identity
         new: Counter[tuple[str, str, int]] = Counter()
@@ -27,6 +27,8 @@ class Signals:
                 continue
             new[f"event:{event.type}", "", 0] += 1
             user, key = identity.user(event.user), identity.message(event.conversation, event.message)
+            if event.ms <= deleted.get(user, -1):
+                continue  # known, and forgotten
             if event.turn is None:
                 db.execute(
                     "INSERT INTO signal VALUES(?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
@@ -54,8 +56,8 @@ class Signals:
         db.execute(
             "INSERT INTO utterance(conversation, key, user, ms, event, responses, body) VALUES(?, ?, ?, ?, ?, 1, ?)"
             " ON CONFLICT DO UPDATE SET responses = responses + 1,"
-            " body = CASE WHEN (excluded.ms, excluded.event) > (ms, event) THEN excluded.body ELSE body END,"
-            " ms = max(ms, excluded.ms), event = CASE WHEN excluded.ms >= ms THEN excluded.event ELSE event END WHERE file IS NULL",
+            " body = CASE WHEN (excluded.ms, excluded.event) > (ms, event) THEN excluded.body ELSE body END, ms = max(ms, excluded.ms),"
+            " event = CASE WHEN (excluded.ms, excluded.event) > (ms, event) THEN excluded.event ELSE event END WHERE file IS NULL",
             (conversation, key, user, event.ms, number, json.dumps(body, ensure_ascii=False)),
         )
         db.execute(

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from flywheel_collector.identity import Identity
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS name(id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
@@ -23,16 +23,16 @@ CREATE TABLE IF NOT EXISTS tally(
 
 -- where the tail stands: a log file is known by its pod and its first bytes, whatever it is called now
 CREATE TABLE IF NOT EXISTS log_file(pod TEXT, head BLOB, offset INTEGER NOT NULL, PRIMARY KEY(pod, head)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS seen_request(id INTEGER PRIMARY KEY, ms INTEGER NOT NULL);
+-- ids by time: a new one goes to the end, old ones leave from the front
+CREATE TABLE IF NOT EXISTS request_id(ms INTEGER, id INTEGER, PRIMARY KEY(ms, id)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS seen_event(id INTEGER PRIMARY KEY, ms INTEGER NOT NULL);
-CREATE INDEX IF NOT EXISTS seen_request_age ON seen_request(ms);
 CREATE INDEX IF NOT EXISTS seen_event_age ON seen_event(ms);
 
 -- facts
 CREATE TABLE IF NOT EXISTS message(
     user INTEGER, key INTEGER, conversation INTEGER NOT NULL, first_ms INTEGER NOT NULL, first_request INTEGER NOT NULL,
     failed INTEGER NOT NULL, fallback INTEGER NOT NULL, answered_ms INTEGER, experiment INTEGER NOT NULL, slice INTEGER NOT NULL,
-    generation INTEGER NOT NULL, PRIMARY KEY(user, key)) WITHOUT ROWID;
+    generation INTEGER NOT NULL, revision INTEGER NOT NULL DEFAULT 0, PRIMARY KEY(user, key)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS message_age ON message(first_ms);
 CREATE TABLE IF NOT EXISTS signal(
     user INTEGER, key INTEGER, kind TEXT, first_ms INTEGER NOT NULL, last_ms INTEGER NOT NULL, PRIMARY KEY(user, key, kind)) WITHOUT ROWID;
@@ -41,15 +41,33 @@ CREATE INDEX IF NOT EXISTS signal_age ON signal(last_ms);
 -- experiments; a subject is a user in one, with the numbers it contributes to the moments (null: none yet)
 CREATE TABLE IF NOT EXISTS experiment(
     id INTEGER PRIMARY KEY, horizon_ms INTEGER NOT NULL, asked_cap INTEGER, started_ms INTEGER NOT NULL, enrol_until_ms INTEGER,
-    cap INTEGER NOT NULL);
+    cap INTEGER NOT NULL, extra TEXT NOT NULL DEFAULT '{}', first_ms INTEGER);
 CREATE TABLE IF NOT EXISTS subject(
     user INTEGER, experiment INTEGER, slice INTEGER NOT NULL, exposed_ms INTEGER NOT NULL, exposed_request INTEGER NOT NULL,
     pending INTEGER NOT NULL, breadth INTEGER, depth INTEGER, errors INTEGER, fallbacks INTEGER, thumbs_up INTEGER, thumbs_down INTEGER,
-    PRIMARY KEY(user, experiment)) WITHOUT ROWID;
+    messages INTEGER, segment TEXT, covariate TEXT, PRIMARY KEY(user, experiment)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS subject_queue ON subject(experiment, exposed_ms) WHERE pending = 1;
 CREATE TABLE IF NOT EXISTS moment(
     experiment INTEGER, slice INTEGER, metric TEXT, n INTEGER NOT NULL, total INTEGER NOT NULL, squares INTEGER NOT NULL,
     PRIMARY KEY(experiment, slice, metric)) WITHOUT ROWID;
+-- the same of some of the users, with a second number x of each: see moments
+CREATE TABLE IF NOT EXISTS stratum(
+    experiment INTEGER, name TEXT, slice INTEGER, metric TEXT, n INTEGER NOT NULL DEFAULT 0, y INTEGER NOT NULL DEFAULT 0,
+    yy INTEGER NOT NULL DEFAULT 0, x INTEGER NOT NULL DEFAULT 0, xx INTEGER NOT NULL DEFAULT 0, xy INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY(experiment, name, slice, metric)) WITHOUT ROWID;
+
+-- what the routers say: their routes, and how many lines they logged; and how many were read
+CREATE TABLE IF NOT EXISTS route(revision INTEGER PRIMARY KEY, experiment TEXT NOT NULL, salt TEXT NOT NULL, parts INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS line_count(
+    pod TEXT, experiment INTEGER, slice INTEGER, n INTEGER NOT NULL, PRIMARY KEY(pod, experiment, slice)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS reconciled(
+    pod TEXT, experiment INTEGER, slice INTEGER, counted INTEGER NOT NULL, lost INTEGER NOT NULL,
+    PRIMARY KEY(pod, experiment, slice)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS misassigned(
+    experiment INTEGER, slice INTEGER, checked INTEGER NOT NULL, wrong INTEGER NOT NULL, PRIMARY KEY(experiment, slice)) WITHOUT ROWID;
+
+-- users whose data was asked to be deleted; `done` when no file holds any
+CREATE TABLE IF NOT EXISTS tombstone(user INTEGER PRIMARY KEY, ms INTEGER NOT NULL, done INTEGER NOT NULL);
 
 -- text waiting for its conversation to go idle; `file` is set (and `body` is final) before the Parquet is written, `body` is dropped after
 CREATE TABLE IF NOT EXISTS utterance(
@@ -59,6 +77,27 @@ CREATE INDEX IF NOT EXISTS utterance_file ON utterance(file) WHERE body IS NOT N
 CREATE INDEX IF NOT EXISTS utterance_age ON utterance(ms);
 CREATE TABLE IF NOT EXISTS conversation(id INTEGER PRIMARY KEY, due_ms INTEGER, written INTEGER NOT NULL);
 CREATE INDEX IF NOT EXISTS conversation_due ON conversation(due_ms) WHERE due_ms IS NOT NULL;
+"""
+
+
+MIGRATION = """
+ALTER TABLE message ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE experiment ADD COLUMN extra TEXT NOT NULL DEFAULT '{}';
+ALTER TABLE experiment ADD COLUMN first_ms INTEGER;
+ALTER TABLE subject ADD COLUMN messages INTEGER;
+ALTER TABLE subject ADD COLUMN segment TEXT;
+ALTER TABLE subject ADD COLUMN covariate TEXT;
+CREATE TABLE request_id(ms INTEGER, id INTEGER, PRIMARY KEY(ms, id)) WITHOUT ROWID;
+INSERT INTO request_id SELECT ms, id FROM seen_request;
+DROP TABLE seen_request;
+UPDATE subject SET pending = 1 WHERE breadth IS NOT NULL AND exposed_ms >= coalesce((SELECT value FROM meta WHERE key = 'floor'), 0);
+PRAGMA user_version=2
+"""
+"""From version 1. Users who are counted are counted again, for the numbers that were not kept then."""
+# What one pass looks up; of this connection, in memory.
+SCRATCH = """
+CREATE TEMP TABLE batch(user INTEGER, key INTEGER, ms INTEGER, request INTEGER, experiment INTEGER);
+CREATE TEMP TABLE window(user INTEGER PRIMARY KEY, low INTEGER, high INTEGER) WITHOUT ROWID
 """
 
 
@@ -89,6 +128,11 @@ class Names:
             self._ids[text], self._texts[number] = number, text
         return number
 
+    def known(self, text: str) -> int | None:
+        """Its number if it has one; never makes one."""
+        self._load()
+        return self._ids.get(text)
+
     def text(self, number: int) -> str:
         self._load()
         return self._texts.get(number, "")
@@ -100,12 +144,18 @@ class Store:
         self.db.execute("PRAGMA journal_mode=WAL")
         self.db.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
         self.db.execute("PRAGMA cache_size=-65536")
-        version = self.db.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, SCHEMA_VERSION):
-            raise RuntimeError(f"{path} was written by another version of the collector (schema {version}, this is {SCHEMA_VERSION})")
-        self.db.executescript(SCHEMA)
-        self.db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        self.db.execute("PRAGMA temp_store=MEMORY")
         self.names = Names(self.db)
+        version = self.db.execute("PRAGMA user_version").fetchone()[0]
+        if version not in range(SCHEMA_VERSION + 1):
+            raise RuntimeError(f"{path} was written by another version of the collector (schema {version}, this is {SCHEMA_VERSION})")
+        if version == 1:
+            with self.transaction() as db:
+                for statement in MIGRATION.split(";"):
+                    db.execute(statement)
+        self.db.executescript(SCHEMA)
+        self.db.executescript(SCRATCH)
+        self.db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         self.db.execute("INSERT OR IGNORE INTO meta VALUES('salt', ?)", (secrets.token_bytes(16),))
         self.identity = Identity(self.db.execute("SELECT value FROM meta WHERE key = 'salt'").fetchone()[0])
 

@@ -280,3 +280,39 @@ async def test_an_answer_for_all_that_is_too_long_is_asked_for_one_by_one(server
     }
     assert await shared.error_share("lab", "f7", "g1") == ErrorShare(failed=2.0, total=60.0)
     assert await shared.conversations("lab", "f7") == 9
+
+
+def completeness(total: float, lost: float, names: tuple[str, str], slice_: str = "candidate") -> list[Any]:
+    return [series(name, value, slice=slice_) for name, value in zip(names, (total, lost), strict=True)]
+
+
+COUNTED, CHECKED = ("router_requests", "lost_requests"), ("checked_requests", "misassigned_requests")
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (completeness(12_000, 120, COUNTED), "120 of the 12000 requests of slice candidate that the routers counted are missing"),
+        (completeness(900, 90, CHECKED), "90 of 900 requests logged in slice candidate are of users whose hash puts them elsewhere"),
+    ],
+)
+async def test_numbers_of_a_log_that_lacks_lines_or_has_them_in_the_wrong_slice_are_not_believed(
+    server: Given, more: list[Any], words: str
+) -> None:
+    answers, metrics = server
+    answers.result = a_good_answer() + more
+    evidence = await look(metrics, "depth", "breadth")
+    assert evidence.assigned is None
+    for measured in evidence.metrics.values():
+        assert isinstance(measured, Unavailable)
+        assert words in measured.message
+
+
+@pytest.mark.parametrize(
+    "more",
+    [completeness(12_000, 60, COUNTED), completeness(100, 10, COUNTED), completeness(10_000, 20, CHECKED), completeness(0, 0, COUNTED)],
+)
+async def test_a_killed_envoys_last_lines_and_a_strange_client_stop_no_verdict(server: Given, more: list[Any]) -> None:
+    answers, metrics = server
+    answers.result = a_good_answer() + more
+    assert isinstance((await look(metrics)).metrics["breadth"], Measured)

@@ -27,6 +27,7 @@ def chat(world: World, *messages: str, user: str = "u1", **fields: Any) -> None:
 
 
 def test_an_idle_conversation_becomes_rows_joined_with_the_log(world: World) -> None:
+    world.tells(routes={1: (EXPERIMENT, "salt", 10)})
     chat(world, "m1", "m2")
     world.post(world.event("thumbs_up", message="m1"), world.event("regenerate", message="m2"))
     world.run(IDLE - 10)
@@ -36,7 +37,7 @@ def test_an_idle_conversation_becomes_rows_joined_with_the_log(world: World) -> 
     assert first | {"user_hash": "?", "time": "?"} == {
         "conversation_id": "c-u1", "message_id": "m1", "turn": 1, "user_hash": "?", "time": "?", "flywheel": "demo", "generation": "g-old",
         "experiment": EXPERIMENT, "slice": "control", "messages": [{"role": "user", "content": "about m1"}], "response": "re m1",
-        "continued": True, "thumbs": 1, "regenerated": False, "sampling": '{"temperature":0.8}',
+        "continued": True, "thumbs": 1, "regenerated": False, "sampling": '{"temperature":0.8}', "propensity": 0.9, "revision": 1,
     }  # fmt: skip
     assert (second["turn"], second["continued"], second["thumbs"], second["regenerated"]) == (2, False, 0, True)
     (file,) = world.settings.data.rglob("*.parquet")

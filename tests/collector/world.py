@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,19 @@ class World:
         with path.open("a") as file:
             file.writelines(line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines)
         return path
+
+    def tells(
+        self, requests: dict[str, dict[str, int]] | None = None, routes: dict[int, tuple[str, str, float]] | None = None,
+        pod: str = "router-a", time: float | None = None, alive: float | None = None,
+    ) -> None:  # fmt: skip
+        """What a router's agent writes: Envoy's counts by experiment and slice, and the routes. `alive`: its last sign of life."""
+        path = self.settings.logs / pod / "router.json"
+        path.parent.mkdir(exist_ok=True)
+        moment = T0 + round((self.now if time is None else time) * 1000)
+        known = {str(r): {"experiment": e, "salt": s, "weightPercent": w} for r, (e, s, w) in (routes or {}).items()}
+        path.write_text(json.dumps({"time_ms": moment, "requests": requests or {}, "routes": known}))
+        seen = T0 / 1000 + (self.now if alive is None else alive)
+        os.utime(path, (seen, seen))
 
     def turn(self, user: str | None = "u1", message: str | None = "m1", time: float | None = None, **fields: Any) -> None:
         self.log(self.line(user, message, time, **fields))

@@ -15,6 +15,7 @@ from typing import Any
 
 import aiohttp
 
+from flywheel.adapters import completeness
 from flywheel.plan.rollout_observed import ErrorShare
 from flywheel.stats.evidence import Evidence, Measured, Measurement, NoData, Stale, Unavailable
 from flywheel.stats.moments import Moments, PairMoments
@@ -70,6 +71,8 @@ class PrometheusMetrics:
             age = _age(samples)
         except QueryError as error:
             return Evidence(None, {metric: Unavailable(str(error)) for metric in metrics}, window_over)
+        if (broken := completeness.problem((sample.labels, sample.value) for sample in samples)) is not None:
+            return Evidence(None, {metric: Unavailable(broken) for metric in metrics}, window_over)
         measured: dict[str, Measurement] = {}
         for metric in metrics:
             measurement = _measurement(samples, metric)
