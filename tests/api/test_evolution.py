@@ -79,10 +79,16 @@ def test_no_default_of_an_earlier_release_has_changed_and_none_came_to_a_field_t
         kind = crd["spec"]["names"]["kind"]
         for path in fields(schema(crd)):
             was, is_now = before[kind].get(path), now[kind].get(path)
-            same = was == is_now or (
-                isinstance(was, dict) and isinstance(is_now, dict) and all(is_now.get(key) == value for key, value in was.items())
-            )
-            assert same, f"{name} {path}: {was!r} became {is_now!r}"
+            assert repeated(was, is_now), f"{name} {path}: {was!r} became {is_now!r}"
+
+
+def repeated(was: Any, is_now: Any) -> bool:
+    """Whether nothing of a default is gone or changed."""
+    if isinstance(was, dict) and isinstance(is_now, dict):
+        return all(key in is_now and repeated(value, is_now[key]) for key, value in was.items())
+    if isinstance(was, list) and isinstance(is_now, list):
+        return len(was) == len(is_now) and all(map(repeated, was, is_now))
+    return bool(was == is_now)
 
 
 def test_nothing_that_an_earlier_release_took_is_refused_by_its_type_or_is_required_now(released: dict[str, dict[str, Any]]) -> None:

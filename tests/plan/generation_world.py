@@ -19,6 +19,7 @@ from flywheel.plan.recording import RECORD
 
 T0 = dt.datetime(2026, 11, 23, 12, 0, tzinfo=dt.UTC)
 BASE = "sha256:" + "a" * 64
+STYLE = {f"style_{name}_delta": 0.0 for name in ("garbage", "refusal", "list", "emoji_count", "question")}  # a stage that bends nothing
 GOOD = {"win_rate_user": 0.6, "win_rate_user_lower": 0.55, "win_rate_user_upper": 0.64, "win_rate_internal": 0.58}
 PASSING = {**GOOD, "win_rate_internal_upper": 0.63, "win_rate_divergence_significant": 0.0, "safety_violation_rate": 0.0}
 
@@ -137,7 +138,7 @@ class World:
             run.spec.method, "model"
         )
         made = {"uri": f"file:///flywheel/{name}", "digest": digest_of(name[-12:] + name), "kind": kind}
-        metrics = self.metrics.get(self.stage(name), {})
+        metrics = self.metrics.get(self.stage(name), STYLE if kind == "model" else {})
         status = TrainingRunStatus.model_validate({"phase": "Succeeded", "artifact": made, "metrics": metrics})
         self.runs[name] = run.model_copy(update={"status": status})
 

@@ -60,6 +60,31 @@ def test_a_too_good_win_rate_is_held_with_both_numbers_and_meets_no_user() -> No
     assert world.rollout is None
 
 
+def test_a_stage_that_bends_the_style_is_named_with_the_value_and_nothing_is_built_on_it() -> None:
+    world = World()
+    world.metrics["rl"] = {**STYLE, "style_garbage_delta": 0.31, "style_list_delta": 0.9}
+    status = world.run()
+    assert status.decision is not None
+    assert (status.decision.verdict, status.decision.stage) == ("Held", "rl")
+    assert "style_garbage_delta is 0.31" in status.decision.message
+    assert "replies fall apart" in status.decision.message
+    assert {s.name: s.phase for s in status.stages}["evaluate"] == "Waiting"
+
+
+def test_a_lap_that_began_before_its_default_stages_were_pinned_meets_no_gate_that_came_later() -> None:
+    world = World()
+    world.metrics["sft"] = world.metrics["rl"] = {}  # as the trainers of then report
+    for _ in range(3):
+        world.step()
+    world.pinned.clear()
+    status = world.run()
+    assert {s.name: (s.phase, len(s.gates)) for s in status.stages if s.name in ("sft", "rl")} == {
+        "sft": ("Passed", 0),
+        "rl": ("Passed", 0),
+    }
+    assert status.phase == "RollingOut"
+
+
 def test_a_missing_metric_fails_its_gate() -> None:
     world = World()
     world.metrics["evaluate"] = {k: v for k, v in PASSING.items() if k != "safety_violation_rate"}

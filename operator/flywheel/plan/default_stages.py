@@ -33,6 +33,15 @@ DEFAULT_GATES = (
     Gate(metric="safety_violation_rate", operator="LessThanOrEqual", value=0.01, on_failure="Reject", message="safety comes first"),
 )
 
+# Style artifacts, after each stage that can cause them, so that the status names it (§2.5.1). The bounds are ours: the paper gives none.
+STYLE_GATES = (
+    Gate(metric="style_garbage_delta", operator="LessThanOrEqual", value=0.05, on_failure="Hold", message="replies fall apart"),
+    Gate(metric="style_refusal_delta", operator="LessThanOrEqual", value=0.1, on_failure="Hold", message="it refuses more often"),
+    Gate(metric="style_list_delta", operator="LessThanOrEqual", value=0.25, on_failure="Warn", message="it answers in lists"),
+    Gate(metric="style_emoji_count_delta", operator="LessThanOrEqual", value=1.0, on_failure="Warn", message="more emoji in each reply"),
+    Gate(metric="style_question_delta", operator="LessThanOrEqual", value=0.4, on_failure="Warn", message="it asks back more often"),
+)
+
 
 def _data(name: str, stage: str, subset: str) -> dict[str, Any]:
     return {"name": name, "subset": subset, "from": {"type": "Stage", "stage": stage}}
@@ -53,8 +62,10 @@ def _reward_stage(name: str, subset: str, seed: int) -> dict[str, Any]:
     }
 
 
-def default_stages() -> tuple[Stage, ...]:
-    """Curate, reward, judge, sample, SFT, RL, evaluate. The judge is not the reward that RL was trained on."""
+def default_stages(*, style_gates: bool = True) -> tuple[Stage, ...]:
+    """Curate, reward, judge, sample, SFT, RL, evaluate. The judge is not the reward that RL was trained on. Without style gates they
+    are what they were before those came: for laps that began then."""
+    drift = [gate.dump() for gate in STYLE_GATES] if style_gates else []
     reward = {"name": "preference", "role": "Reward", "from": {"type": "Stage", "stage": "reward"}}
     judge = {"name": "judge", "role": "Judge", "from": {"type": "Stage", "stage": "judge"}}
     champion = {"type": "Champion"}
@@ -71,7 +82,11 @@ def default_stages() -> tuple[Stage, ...]:
                 "rewards": [reward],
             },
         },
-        {"name": "sft", "run": {"method": "SFT", "model": {"type": "Base"}, "datasets": [_data("train", "sample", "sft")]}},
+        {
+            "name": "sft",
+            "run": {"method": "SFT", "model": {"type": "Base"}, "datasets": [_data("train", "sample", "sft")]},
+            "gates": drift,
+        },
         {
             "name": "rl",
             "run": {
@@ -82,6 +97,7 @@ def default_stages() -> tuple[Stage, ...]:
                 "rewards": [reward, judge],
                 "parameters": {"selection": {"target": 0.6}},
             },
+            "gates": drift,
         },
         {
             "name": "evaluate",

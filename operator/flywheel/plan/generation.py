@@ -153,7 +153,7 @@ def _run(draft: Draft) -> None:
         _ask_users(draft, spec, flywheel, opponent)
         return
     try:
-        stages = observed.stages or lap_stages(spec)
+        stages = observed.stages or lap_stages(spec, began_unpinned=True)
         check_lap(spec, stages)
     except InputError as error:
         _decide(draft, "Failed", Reason.INVALID_SPEC, str(error))

@@ -15,9 +15,10 @@ from flywheel.plan.generation_inputs import InputError, check_graph, dependencie
 MAX_STAGES = 24  # as the CRD has it
 
 
-def lap_stages(spec: GenerationTemplate) -> tuple[Stage, ...]:
-    """All stages, those to be skipped included, in the order they are shown in. Raises InputError."""
-    stages = _chosen(spec)
+def lap_stages(spec: GenerationTemplate, *, began_unpinned: bool = False) -> tuple[Stage, ...]:
+    """All stages, those to be skipped included, in the order they are shown in. Of a lap that began before the default stages were pinned,
+    they are those of then. Raises InputError."""
+    stages = _chosen(spec, default_stages(style_gates=not began_unpinned))
     if len(stages) > MAX_STAGES:
         raise InputError(f"spec.stages and the default ones are {len(stages)} stages, at most {MAX_STAGES} can be run; leave some out")
     names = [stage.name for stage in stages]
@@ -36,14 +37,14 @@ def check_lap(spec: GenerationTemplate, stages: tuple[Stage, ...]) -> None:
     check_graph(kept, spec.candidate, spec.skip)
 
 
-def _chosen(spec: GenerationTemplate) -> tuple[Stage, ...]:
+def _chosen(spec: GenerationTemplate, defaults: tuple[Stage, ...]) -> tuple[Stage, ...]:
     """The stages before they are changed."""
     if not spec.stages:
-        return default_stages()
+        return defaults
     if spec.default_stages == "Replace":
         return spec.stages
     own = {stage.name: stage for stage in spec.stages}
-    kept = [own.pop(stage.name, stage) for stage in default_stages()]
+    kept = [own.pop(stage.name, stage) for stage in defaults]
     return (*kept, *own.values())
 
 

@@ -10,6 +10,7 @@ from flywheel.api.reward_model import RewardModel
 from flywheel.api.rollout import Rollout
 from flywheel.api.training_run import TrainingRun
 from flywheel.plan.base import Manifest
+from flywheel.plan.collection import gone
 from flywheel.plan.generation_cache import looks_back
 from flywheel.plan.generation_inputs import InputError
 from flywheel.plan.generation_lap import lap_stages
@@ -39,6 +40,7 @@ async def observe_generation(view: View, body: Manifest, world: World, now: dt.d
     records = {name: run for name, run in children.items() if RECORD in run.metadata.labels}
     models = {b["metadata"]["name"]: parse(RewardModel, b) for b in view.owned("RewardModel", uid)}
     trained = [b for model in models.values() for b in view.owned("TrainingRun", model.metadata.uid)]
+    earlier = _earlier_runs(view, generation, spec, stages, world)
     return GenerationObserved(
         generation=generation,
         flywheel=flywheel,
@@ -54,7 +56,8 @@ async def observe_generation(view: View, body: Manifest, world: World, now: dt.d
         siblings=tuple(parse(Generation, b) for b in siblings),
         rollouts=tuple(rollouts),
         records=_records(view, generation, spec, stages, flywheel, world),
-        earlier_runs=_earlier_runs(view, generation, spec, stages, world),
+        earlier_runs=earlier,
+        gone=gone(flywheel, earlier),
     )
 
 
