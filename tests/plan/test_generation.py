@@ -13,7 +13,7 @@ from flywheel.api.reward_model import RewardModelStatus
 from flywheel.api.rollout import Rollout
 from flywheel.api.training_run import TrainingRunStatus
 from flywheel.plan.generation_observed import other_rollout
-from tests.plan.generation_world import PASSING, T0, World, digest_of
+from tests.plan.generation_world import PASSING, STYLE, T0, World, digest_of
 
 
 def sft_stage(name: str = "sft", **changes: Any) -> dict[str, Any]:
