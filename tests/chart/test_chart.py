@@ -160,6 +160,23 @@ def test_people_who_may_edit_a_namespace_may_edit_its_flywheels() -> None:
     assert roles["flywheel-view"]["rules"][0]["verbs"] == ["get", "list", "watch"]
 
 
+def test_approvals_are_a_right_of_their_own_and_guarded_where_the_api_server_can() -> None:
+    (role,) = [r for r in of_kind("ClusterRole", template()) if r["metadata"]["name"] == "flywheel-approve"]
+    verbs = {(resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]}
+    assert verbs == {("generations", "approve"), ("rollouts", "promote")}
+    aggregated = [label for label in role["metadata"]["labels"] if label.startswith("rbac.authorization.k8s.io/aggregate-to-")]
+    assert aggregated == ["rbac.authorization.k8s.io/aggregate-to-admin"]
+    assert of_kind("ValidatingAdmissionPolicy", template()) == []  # of Kubernetes 1.29
+    newer = helm("template", "flywheel", str(CHART), "--kube-version", "1.30.0").stdout
+    manifests = [body for body in yaml.safe_load_all(newer) if body]
+    policies = {body["metadata"]["name"] for body in of_kind("ValidatingAdmissionPolicy", manifests)}
+    bindings = {body["spec"]["policyName"] for body in of_kind("ValidatingAdmissionPolicyBinding", manifests)}
+    assert policies == bindings == {"flywheel-approvals", "flywheel-promotions"}
+    assert all(body["spec"]["failurePolicy"] == "Fail" for body in of_kind("ValidatingAdmissionPolicy", manifests))
+    off = helm("template", "flywheel", str(CHART), "--kube-version", "1.34.0", "--set", "approvalPolicy.enabled=false").stdout
+    assert "ValidatingAdmissionPolicy" not in off
+
+
 @pytest.mark.parametrize(
     ("setting", "field"),
     [

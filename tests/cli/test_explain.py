@@ -31,6 +31,17 @@ def test_a_rejected_lap_names_the_gate_with_value_and_limit_and_how_to_go_on() -
     assert "`kubectl flywheel retry generation/companion-2`" in explanation
 
 
+def test_a_lap_that_waits_for_a_person_says_for_what_and_how_to_answer() -> None:
+    waits = {"name": "sft", "kind": "TrainingRun", "phase": "AwaitingApproval", "message": "waits for approval of its samples"}
+    busy = {"name": "judge", "kind": "RewardModel", "phase": "Running", "message": "Running: attempt 1"}
+    lap = running_lap()
+    lap["status"]["stages"] = [waits, busy, {"name": "sample", "kind": "TrainingRun", "phase": "Skipped"}]
+    explanation = told(lap)
+    assert "stage sft: waits for approval of its samples" in explanation
+    assert "kubectl flywheel approve generation/NAME" in explanation
+    assert "0 of 2 stages have passed" in explanation
+
+
 def test_a_lap_that_users_left_shows_their_numbers_with_intervals() -> None:
     explanation = told(recorded("Generation", "companion-3"), recorded("Rollout", "companion-3"))
     assert "RolledBack: GuardrailHarm: harm is proven: breadth -64.5 %" in explanation

@@ -67,8 +67,12 @@ def _running(subject: Subject) -> None:
         subject.tell_condition("Progressing")
         if text(waiting, "reason") != "Running":  # what goes on tells more than that it does
             subject.heed(text(waiting, "reason"), next_too=not subject.suspended())
+    runs = any(s.get("phase") == "Running" for s in stages)
     for stage in stages:
         _stage(subject, stage)
+        if runs and stage.get("phase") in ("AwaitingApproval", "Retrying"):  # else the lap's own condition has said so
+            subject.why.append(f"stage {text(stage, 'name')}: {text(stage, 'message')}")
+            subject.heed(text(stage, "phase"))
     ahead = [text(s, "name") for s in stages if s.get("phase") == "Waiting"]
     if ahead:
         subject.next.append(f"Then: {', '.join(ahead)}" + (", and the rollout." if dig(body, "spec.rollout") else "."))
