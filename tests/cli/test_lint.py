@@ -24,6 +24,7 @@ OWN_WORDS = {
     "a field is misspelt": "unknown field; did you mean 'datasets'?",
     "a method is unknown": "\"PPO\" is not valid: input should be 'Curate', 'Reward', 'RejectionSample'",
     "a number is a text": '"17" is not valid: input should be a valid integer',
+    "a retention policy is unknown": "\"Always\" is not valid: input should be 'None' or 'Delete'",
     "two datasets have one name": 'duplicate value {"name": "train"}; rename or remove one',
     "two stages have one name": 'duplicate value {"name": "curate"}; rename or remove one',
     "an adapter has no rank": "0 is not valid: input should be greater than or equal to 1",

@@ -205,3 +205,11 @@ def test_additions_are_merged_by_name(additions: dict[str, Any], expected: list[
 def test_additions_that_do_not_fit_are_refused(additions: dict[str, Any]) -> None:
     with pytest.raises(InvalidPodTemplate, match="podTemplate"):
         overlay(TEMPLATE, additions)
+
+
+def test_a_run_of_a_flywheel_says_whose_it_is_and_goes_on_from_the_same_checkpoints() -> None:
+    spec: dict[str, Any] = {"method": "Record", "model": None, "datasets": []}
+    labels = {"modelflywheel.dev/flywheel": "companion"}
+    before, after = (run_config(one, Inputs(), 1) for one in (make_training_run(**spec), make_training_run(labels=labels, **spec)))
+    assert after["run"] == {**before["run"], "flywheel": "companion"}
+    assert {**after, "run": None} == {**before, "run": None}

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from flywheel.api.base import ObjectName, PositiveDuration, Resource, Time
+from flywheel.api.base import SCHEMALESS, ObjectName, PositiveDuration, Resource, Time
 from flywheel.api.cel import rule, rules
 from flywheel.api.common import Artifact
 from flywheel.api.training_run import Metrics
@@ -55,6 +55,8 @@ class Artifacts(Resource):
 
 class Collection(Resource):
     """A garbage collection of the store."""
+
+    model_config = Resource.model_config | {"json_schema_extra": SCHEMALESS}  # the operator's alone; a CRD has a size
 
     name: Annotated[ObjectName, Field(description="The TrainingRun that does it.")]
     time: Annotated[Time, Field(description="When it was decided; nothing younger than this less the grace is touched.")]

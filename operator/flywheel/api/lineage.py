@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from flywheel.api.base import Finite, Name, ObjectName, Resource, Time
+from flywheel.api.base import SCHEMALESS, Finite, Name, ObjectName, Resource, Time
 
 MAX_ENTRIES = 200
 MAX_SHARES = 24
@@ -21,6 +21,9 @@ class Share(Resource):
 
 class LineageEntry(Resource):
     """One generation: where it came from, how it ended, when users met it."""
+
+    # Kept as it was written: a later version of the CRD must not prune what is remembered.
+    model_config = Resource.model_config | {"json_schema_extra": SCHEMALESS}
 
     generation: Annotated[Name, Field(description="Its name.")]
     parent: Annotated[Name | None, Field(description="The champion when its lap started.")] = None
