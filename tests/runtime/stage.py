@@ -201,11 +201,12 @@ class Stage:
         if owner not in self._addresses:
             address = f"127.77.1.{len(self._addresses) + 1}"
             self._addresses[owner] = address
-            await self._serve(address, 9903, [web.get("/status", self._router)])
-            await self._serve(address, 8080, [web.get("/progress", self._progress)])
+            await self.serve(address, 9903, [web.get("/status", self._router)])
+            await self.serve(address, 8080, [web.get("/progress", self._progress)])
         return self._addresses[owner]
 
-    async def _serve(self, host: str, port: int, routes: list[web.RouteDef]) -> None:
+    async def serve(self, host: str, port: int, routes: list[web.RouteDef]) -> None:
+        """Answer over HTTP, until the stage is torn down."""
         app = web.Application()
         app.add_routes(routes)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
@@ -242,8 +243,8 @@ class Stage:
         await self.api.request(
             "POST", "/api/v1/namespaces", body={"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}}
         )
-        await self._serve(HOME, 9090, [web.post("/api/v1/query", self._query)])
-        await self._serve(HOME, 8080, [web.put("/v1/experiments/{name}", self._experiment)])
+        await self.serve(HOME, 9090, [web.post("/api/v1/query", self._query)])
+        await self.serve(HOME, 8080, [web.put("/v1/experiments/{name}", self._experiment)])
 
     async def close(self) -> None:
         for process in self._started:
