@@ -179,6 +179,17 @@ def test_a_backend_that_is_not_there_is_waited_for_and_taken_when_it_comes() -> 
     assert (world.job.backend, world.attempts[0].backend) == ("JobSet", "JobSet")
 
 
+def test_a_backend_that_goes_before_its_object_is_made_is_missed_and_not_asked_again_and_again() -> None:
+    """The CRD was removed, and the API server has refused the JobSet before that was noticed."""
+    world = World(run=make_training_run(backend="JobSet"), backends=FULL).step(crash=True)
+    world.refused, world.backends = "404 page not found", frozenset({"Job"})
+    world.step(after=5)
+    assert (world.reason, world.created) == ("BackendMissing", [])
+    assert not any(hasattr(action, "manifest") for action in world.plan.actions)
+    world.refused, world.backends = None, FULL
+    assert len(world.step(after=30).created) == 1
+
+
 def test_a_jobset_that_nobody_can_see_is_not_taken_for_deleted() -> None:
     world = World(run=make_training_run(backend="JobSet"), backends=FULL).step()
     world.pod(pod()).step(after=2)

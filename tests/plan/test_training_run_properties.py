@@ -32,9 +32,15 @@ THEN = st.sampled_from(["looks", "looks", "looks", "crashes", "sees old news", "
 class Life(RuleBasedStateMachine):
     """A user, a cluster and an operator that may crash or see old news."""
 
-    @initialize(limit=st.integers(0, 3), deadline=st.sampled_from([None, "1h"]))
-    def begin(self, limit: int, deadline: str | None) -> None:
-        self.world = World(run=make_training_run(retry={"limit": limit, "backoff": "10s"}, deadline=deadline))
+    @initialize(
+        limit=st.integers(0, 3),
+        deadline=st.sampled_from([None, "1h"]),
+        nodes=st.sampled_from([1, 1, 2]),
+        queue=st.sampled_from([None, None, "gpus"]),
+    )
+    def begin(self, limit: int, deadline: str | None, nodes: int, queue: str | None) -> None:
+        spec = {"retry": {"limit": limit, "backoff": "10s"}, "deadline": deadline, "nodes": nodes, "queueName": queue}
+        self.world = World(run=make_training_run(**spec))
         self.cause = True  # whether the user has done something since the newest attempt began
         self.news: tuple[JobState, ...] = ()
 
@@ -91,6 +97,12 @@ class Life(RuleBasedStateMachine):
         self.world.pod(*([pod] if pod else []))
         self._then(then)
 
+    @precondition(lambda self: self.world.live() and self.world.job.queue)
+    @rule(suspended=st.booleans(), then=THEN)
+    def queue_admits_or_evicts(self, suspended: bool, then: str) -> None:
+        self.world.pod(*(() if suspended else self.world.job.pods), suspended=suspended)
+        self._then(then)
+
     @precondition(lambda self: self.world.live())
     @rule(end=st.sampled_from(ENDS), disrupted=st.booleans(), then=THEN)
     def pod_ends(self, end: tuple[int, str], disrupted: bool, then: str) -> None:
@@ -130,6 +142,16 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def at_most_one_job_lives(self) -> None:
         assert len(self.world.live()) <= 1
+
+    @invariant()
+    def nobody_but_the_queue_lifts_its_suspension(self) -> None:
+        patched = [a.manifest for a in self.world.plan.actions if "suspend" in getattr(a, "manifest", {}).get("spec", {})]
+        queued = {job.name for job in self.world.jobs.values() if job.queue}
+        assert not any(
+            manifest["kind"] == "Job" and "template" not in manifest["spec"]
+            for manifest in patched
+            if manifest["metadata"]["name"] in queued
+        )
 
     @invariant()
     def there_is_always_another_look_or_an_end(self) -> None:

@@ -165,11 +165,11 @@ def _create(this: _Pass, attempt: Attempt) -> Plan:
     """The attempt is on record, but nobody has seen its Job yet: make it (again). Creating what is there changes nothing."""
     if spec_hash(this.run) != attempt.spec_hash or this.status.inputs is None:
         return _begin(this.having(attempts=this.status.attempts[:-1]), attempt.number)
+    if attempt.backend not in this.observed.backends:
+        return _blocked(this, _no_backend(attempt.backend))
     if this.observed.refused is not None:
         message = f"the API server refuses {attempt.backend} {attempt.job}: {this.observed.refused}"
         return _settle(this, "Pending", Reason.INVALID_SPEC, message, progressing=False, again=BLOCKED, actions=_manifests(this, attempt))
-    if attempt.backend not in this.observed.backends:
-        return _blocked(this, _no_backend(attempt.backend))
     message = f"attempt {attempt.number}: {attempt.backend} {attempt.job} is being created"
     return _settle(this, "Pending", Reason.STARTING, message, progressing=True, again=SOON, actions=_manifests(this, attempt))
 
