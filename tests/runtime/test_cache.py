@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from flywheel.runtime.cache import Cache, KindSink, View
+from flywheel.plan.parts import UNKNOWN
+from flywheel.runtime.cache import OURS, Cache, KindSink, View
 from flywheel.runtime.keys import Key, Topic
 
 READER = Key("Generation", "demo", "g1")
@@ -153,3 +154,31 @@ def test_what_no_decision_reads_is_not_kept() -> None:
     assert "managedFields" not in pod["metadata"]
     assert pod["metadata"]["annotations"] == {"modelflywheel.dev/hash": "h"}
     assert deployment["spec"] == {"replicas": 2}
+
+
+def service(fields: dict[str, Any], version: int) -> dict[str, Any]:
+    managed = [{"manager": "flywheel-operator", "operation": "Apply", "fieldsV1": fields}]
+    return body("Service", "s", version=version, metadata={"managedFields": managed})
+
+
+def test_of_a_part_is_kept_what_of_it_is_ours_and_nothing_of_what_it_says() -> None:
+    cache, _ = a_cache()
+    cache.put(service({"f:spec": {"f:ports": {}}}, 1) | {"spec": {"ports": []}, "status": {}})
+    held = cache.get(Key("Service", "demo", "s"))
+    assert held is not None
+    assert held.keys() == {"kind", "metadata", OURS}
+    assert held[OURS] == '{"f:spec":{"f:ports":{}}}'
+
+
+def test_what_a_webhook_takes_from_us_at_every_apply_is_accepted_until_it_changes_again() -> None:
+    cache, _ = a_cache()
+    rewritten = service({"f:spec": {"f:selector": {}}}, 2)
+    cache.accept(rewritten)
+    cache.put(rewritten)
+    held = cache.get(Key("Service", "demo", "s"))
+    assert held is not None
+    assert held[OURS] == UNKNOWN
+    cache.put(service({"f:spec": {}}, 3))  # and now somebody edits it
+    held = cache.get(Key("Service", "demo", "s"))
+    assert held is not None
+    assert held[OURS] == '{"f:spec":{}}'

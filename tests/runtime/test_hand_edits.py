@@ -152,5 +152,5 @@ async def test_nothing_of_ours_holds_up_the_deletion_of_a_namespace(tmp_path: Pa
 
 async def until_gone(stage: Stage, path: str) -> None:
     async with asyncio.timeout(90):
-        while await stage.api.request("GET", path):
+        while await stage.api.request("GET", path):  # noqa: ASYNC110
             await asyncio.sleep(0.5)

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from flywheel.plan.base import Action, Apply, Create, Delete, Emit, Plan, PutExperiment
+from flywheel.plan.parts import UNKNOWN
 from flywheel.ports import ClusterError, Conflict, NameConflict
-from flywheel.runtime.cache import Cache, View
+from flywheel.runtime.cache import OURS, Cache, View
 from flywheel.runtime.keys import Key
 from flywheel.runtime.metrics import Metrics
 from flywheel.runtime.reconcile import Reconciler
@@ -250,3 +251,27 @@ def test_a_verdict_is_counted_once() -> None:
     world.passes()
     labels = {"kind": "Rollout", "verdict": "Promote", "reason": "SuccessProven"}
     assert world.metrics.registry.get_sample_value("flywheel_verdicts_total", labels) == 1.0
+
+
+def test_a_part_that_a_webhook_rewrites_at_every_apply_is_let_be_and_a_later_edit_is_seen() -> None:
+    stated = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s", "namespace": "demo"}, "spec": {"selector": {"a": "b"}}}
+    world = World(plan("Serving", Apply(stated)))
+
+    def taken(fields: dict[str, Any]) -> dict[str, Any]:
+        managed = [{"manager": "flywheel-operator", "operation": "Apply", "fieldsV1": fields}]
+        return {**stated, "metadata": {**stated["metadata"], "managedFields": managed}}
+
+    async def rewritten(manifest: dict[str, Any]) -> dict[str, Any]:
+        return world.cluster._write("apply s", taken({"f:spec": {"f:ports": {}}}))
+
+    world.cluster.apply = rewritten  # type: ignore[method-assign]
+    world.passes()
+    held = world.cache.get(Key("Service", "demo", "s"))
+    assert held is not None
+    assert held[OURS] == UNKNOWN
+    edited = taken({})
+    edited["metadata"] |= {"uid": "new", "resourceVersion": "999"}
+    world.cache.put(edited)
+    held = world.cache.get(Key("Service", "demo", "s"))
+    assert held is not None
+    assert held[OURS] != UNKNOWN

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from flywheel.plan.base import LABEL, Manifest
-from flywheel.plan.parts import fields_of_ours
-from flywheel.runtime.keys import KINDS, LABELS, PARTS, UNOWNED, Key, Topic
+from flywheel.plan.parts import UNKNOWN, fields_of_ours
+from flywheel.runtime.keys import KINDS, LABELS, PARTS, UNOWNED, WATCHED_FOR_EDITS, Key, Topic
 
 _log = logging.getLogger(__name__)
 _TOMBSTONES = 10_000
@@ -43,8 +43,10 @@ class _Held:
         return self.content
 
 
-def _hold(key: Key, body: Manifest) -> _Held:
+def _hold(key: Key, body: Manifest, accepted: str | None) -> _Held:
     slim, meta = _slim(body), body["metadata"]
+    if accepted is not None and slim.get(OURS) == accepted:
+        slim[OURS] = UNKNOWN
     content = (
         _shared(slim) if key.kind in KINDS or key.kind in PARTS else zlib.compress(json.dumps(slim, separators=(",", ":")).encode(), 1)
     )
@@ -60,6 +62,7 @@ class Cache:
         self._index: dict[Topic, set[Key]] = defaultdict(set)
         self._subscribers: dict[Topic, set[Key]] = defaultdict(set)
         self._buried: OrderedDict[str, None] = OrderedDict()  # uids never return: a late list can't raise the dead
+        self._accepted: dict[Key, str] = {}
         self.listeners: list[Callable[[Key, Manifest | None], None]] = []  # told of every change of the five kinds, before anybody is woken
 
     def put(self, body: Manifest) -> None:
@@ -68,7 +71,7 @@ class Cache:
         held = self._objects[key.kind].get(key)
         if uid in self._buried or (held is not None and not _newer(body["metadata"].get("resourceVersion", ""), held.version)):
             return
-        now = _hold(key, body)
+        now = _hold(key, body, self._accepted.get(key))
         self._objects[key.kind][key] = now
         before = held.topics if held else frozenset()
         for topic in before - now.topics:
@@ -78,6 +81,10 @@ class Cache:
         if key.kind in KINDS:
             self._tell(key, now.body)
         self._notify(key, before | now.topics)
+
+    def accept(self, body: Manifest) -> None:
+        """An object is as whole as it gets: while the same fields of it are ours, nothing of it counts as changed by hand."""
+        self._accepted[key_of(body)] = fields_of_ours(body)
 
     def remove(self, body: Manifest) -> None:
         """Forget an object, unless its name has been taken by another since."""
@@ -89,6 +96,7 @@ class Cache:
         if held is None or held.uid != uid:
             return
         del self._objects[key.kind][key]
+        self._accepted.pop(key, None)
         for topic in held.topics:
             self._unindex(topic, key)
         if key.kind in KINDS:
@@ -274,7 +282,7 @@ def _slim(body: Manifest) -> Manifest:
     if body["kind"] in PARTS:
         names = ("name", "namespace", "uid", "labels", "deletionTimestamp")
         slim = {"kind": body["kind"], "metadata": {name: meta[name] for name in names if name in meta}}
-    if body["kind"] in (*PARTS, "Deployment"):
+    if body["kind"] in WATCHED_FOR_EDITS:
         slim[OURS] = sys.intern(fields_of_ours(body))  # parts of one making have it in common
     return slim
 

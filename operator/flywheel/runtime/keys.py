@@ -17,6 +17,7 @@ PARTS = {
     "Role": "rbac.authorization.k8s.io/v1",
     "RoleBinding": "rbac.authorization.k8s.io/v1",
 }
+WATCHED_FOR_EDITS = frozenset({"Deployment", *PARTS})
 CACHED = frozenset(KINDS) | frozenset(CHILDREN) | frozenset(OPTIONAL) | frozenset(PARTS)
 UNOWNED = frozenset({"Pod", *PARTS})  # children that nobody looks up by their owner
 LABELS = ("flywheel", "training-run")  # by which children are looked up

@@ -11,9 +11,10 @@ from pydantic import ValidationError
 from flywheel.api.base import format_time
 from flywheel.api.reasons import Reason
 from flywheel.plan.base import Action, Apply, Create, Delete, Emit, Manifest, Plan, PutExperiment
+from flywheel.plan.parts import damaged, fields_of_ours
 from flywheel.ports import Clock, Cluster, ClusterError, Experiments, NameConflict
 from flywheel.runtime.cache import Cache, View, key_of
-from flywheel.runtime.keys import CACHED, KINDS, Key, Topic
+from flywheel.runtime.keys import CACHED, KINDS, WATCHED_FOR_EDITS, Key, Topic
 from flywheel.runtime.loop import Outcome
 from flywheel.runtime.metrics import Metrics
 
@@ -81,7 +82,12 @@ class Reconciler:
     async def _act(self, body: Manifest, action: Action) -> None:
         match action:
             case Apply(manifest):
-                self._remember(await self._cluster.apply(manifest))
+                made = await self._cluster.apply(manifest)
+                if made.get("kind") in WATCHED_FOR_EDITS and damaged(
+                    [manifest], {(made["kind"], made["metadata"]["name"]): fields_of_ours(made)}
+                ):
+                    self._cache.accept(made)  # a webhook rewrites it at every apply: applying it again and again would change nothing
+                self._remember(made)
             case Create(manifest):
                 self._remember(await self._cluster.create(manifest))
             case Delete(api_version, kind, namespace, name, uid):
