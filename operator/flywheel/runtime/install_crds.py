@@ -33,9 +33,10 @@ async def bring(api: KubeApi, wanted: Manifest) -> str:
     if more := unknown(found, wanted):
         some = ", ".join(more[:5]) + (f" and {len(more) - 5} more" if len(more) > 5 else "")
         return f"{name}: left as it is, for it is of a newer release (this one does not know {some})"
-    written = await api.request("PUT", f"{PATH}/{name}", body=replacement(found, wanted))
-    same = written["metadata"]["resourceVersion"] == found["metadata"]["resourceVersion"]
-    return f"{name}: {'unchanged' if same else 'replaced'}"
+    if found["spec"]["versions"] == wanted["spec"]["versions"]:
+        return f"{name}: unchanged"
+    await api.request("PUT", f"{PATH}/{name}", body=replacement(found, wanted))
+    return f"{name}: replaced"
 
 
 async def patiently(api: KubeApi, wanted: Manifest, deadline: float) -> str:
