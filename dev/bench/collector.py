@@ -176,9 +176,10 @@ def report(cases: list[dict[str, Any]], alive: dict[str, Any]) -> Iterator[str]:
             f"({case['start_mb']:.0f}) | {case['state_mb']:.0f} | {case['export_ms']:.1f} | {'exact' if case['exact'] else 'WRONG'} |"
         )
     yield ""
+    verdict = "exact" if alive["exact"] else "WRONG"
     yield (
         f"Live: {alive['rate']:,.0f} turns/s (asked {alive['asked']:,}), {100 * alive['core']:.0f} % of one core, exported numbers "
-        f"{alive['age_p99']:.2f} s old at the 99th percentile and {alive['age_max']:.2f} s at most, recount {'exact' if alive['exact'] else 'WRONG'}"
+        f"{alive['age_p99']:.2f} s old at the 99th percentile and {alive['age_max']:.2f} s at most, recount {verdict}"
     )
 
 

@@ -126,9 +126,8 @@ def tombstones(directory: Path, what: str) -> dict[str, datetime]:
     try:
         return {entry["user_hash"]: _moment(datetime.fromisoformat(entry["deletedAt"])) for entry in json.loads(path.read_text())["users"]}
     except (ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            "DatasetInvalid", f"{what}: tombstones.json can't be read ({error}); restart the collector, which writes it anew"
-        ) from error
+        mend = "restart the collector, which writes it anew"
+        raise RunError("DatasetInvalid", f"{what}: tombstones.json can't be read ({error}); {mend}") from error
 
 
 def filtered(rows: Iterable[Row], p: Parameters, dropped: Counter[str]) -> Iterable[Row]:
