@@ -63,12 +63,12 @@ class Deletion:
 
     def step(self) -> bool:
         """Some of what is left to do in files, in small pieces; -> whether there is more."""
+        if self.until and not self._listed:
+            self._list()
         if self._files is None:
             self._users = {user_hash(user): user for (user,) in self._store.db.execute("SELECT user FROM tombstone WHERE done = 0")}
             if not self._users:
                 return False
-            if not self._listed:
-                self._list()
             self._files = iter(sorted(self._root.glob("date=*/generation=*/*.parquet")))
         for path in self._files:
             self._clean(path)

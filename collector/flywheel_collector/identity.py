@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
+REMEMBERED = 50_000
 NOBODY = 0
 """The user of requests that carry no user id."""
 
@@ -14,18 +15,28 @@ NOBODY = 0
 class Identity:
     def __init__(self, salt: bytes) -> None:
         self._keyed = blake2b(digest_size=8, key=salt)
+        self._known: dict[str, int] = {}
 
     def _number(self, text: str) -> int:
         digest = self._keyed.copy()
         digest.update(text.encode("utf-8", "surrogatepass"))
         return int.from_bytes(digest.digest(), "big", signed=True)
 
+    def _remembered(self, text: str) -> int:
+        """Of people and conversations, who come again and again; so many are remembered."""
+        number = self._known.get(text)
+        if number is None:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            number = self._known[text] = self._number(text)
+        return number
+
     def user(self, user: str | None) -> int:
-        return NOBODY if user is None else self._number("u" + user)
+        return NOBODY if user is None else self._remembered("u" + user)
 
     def conversation(self, user: str | None, conversation: str | None) -> int:
         user, conversation = user or "", conversation or ""
-        return self._number(f"c{len(user)}:{user}{conversation}")
+        return self._remembered(f"c{len(user)}:{user}{conversation}")
 
     def message(self, conversation: str | None, message: str) -> int:
         """Unique within a user. A retry or regeneration has the same number."""

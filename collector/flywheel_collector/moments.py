@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 from flywheel_collector.experiments import Experiment
 from flywheel_collector.outcome import KNOWN, MESSAGES, METRICS, Outcome
@@ -35,18 +35,12 @@ class Subject(NamedTuple):
     """Null also for a user without a pre-period."""
 
     @classmethod
-    def of(cls, row: tuple[object, ...]) -> Subject:
+    def of(cls, row: Sequence[Any]) -> Subject:
         """From a row with these `COLUMNS`."""
-        slice_, exposed_ms, *rest = row
-        values, (messages, segment, covariate) = rest[: len(METRICS)], rest[len(METRICS) :]
-        return cls(
-            slice_,  # type: ignore[arg-type]
-            exposed_ms,  # type: ignore[arg-type]
-            None if values[0] is None else Outcome._make(values),  # type: ignore[arg-type]
-            messages,  # type: ignore[arg-type]
-            segment,  # type: ignore[arg-type]
-            None if covariate in (None, "") else Outcome._make(json.loads(str(covariate))),
-        )
+        slice_, exposed_ms, *values = row[: 2 + len(METRICS)]
+        messages, segment, covariate = row[2 + len(METRICS) :]
+        found = None if values[0] is None else Outcome._make(values)
+        return cls(slice_, exposed_ms, found, messages, segment, Outcome._make(json.loads(covariate)) if covariate else None)
 
 
 class Sums:

@@ -119,8 +119,10 @@ class Names:
             self._texts = {number: text for text, number in self._ids.items()}
 
     def id(self, text: str) -> int:
-        self._load()
         number = self._ids.get(text)
+        if number is None:
+            self._load()
+            number = self._ids.get(text)
         if number is None:
             if len(self._ids) > self._limit:
                 return 0

@@ -13,6 +13,8 @@ import pytest
 from flywheel.runtime.router_agent.access_log import MAX_EXPERIMENTS, AccessLog, Ledger, Limits
 from flywheel.runtime.router_agent.envoy import Counts, Envoy
 from flywheel.specs.envoy import Routes
+from flywheel_collector.logline import SLICES
+from flywheel_collector.reconcile import _routes
 from tests.router.harness import QUIET, ROLLOUT, Model, Router, Tally, at, endpoints
 
 Models = tuple[Model, Model]
@@ -136,3 +138,20 @@ def test_what_is_told_is_bounded() -> None:
     ledger.count(Counts(1, {(f"e{n}", "rest"): 1 for n in range(400)}, 0), 1)
     assert len(ledger.requests) == MAX_EXPERIMENTS
     assert set(ledger.requests) <= {f"e{n}" for n in range(144, 400)}
+
+
+async def test_the_collector_computes_the_slices_that_envoy_chose(router: Router, models: Models, now: list[float]) -> None:
+    """The one place where both are in hand: the slices of a real Envoy, and the collector's own hash of the routes its agent tells."""
+    users = [f"user-{number}" for number in range(150)] + ["u" * length for length in (1, 7, 31, 32, 33, 100, 256)] + ['quote"brace}']
+    for revision, weight in ((2, 25), (3, 50), (4, 0.5)):
+        await router.apply(at(weight, revision), endpoints(models))
+        for user in users:
+            await router.ask(user)
+    log = care(router, now)
+    for revision, weight in ((2, 25), (3, 50), (4, 0.5)):
+        await log.step(at(weight, revision))
+    lines = await router.logged(3 * len(users))
+    routes = _routes(told(router))
+    assert {line["revision"] for line in lines} == set(routes) == {2, 3, 4}
+    assert [SLICES[routes[line["revision"]].slice(line["user"])] for line in lines] == [line["slice"] for line in lines]
+    assert {line["slice"] for line in lines} == {"control", "rest", "candidate"}

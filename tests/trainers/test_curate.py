@@ -1,9 +1,11 @@
 """Curation: nothing private passes, train and exam never meet, and pairs say what users did."""
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -215,3 +217,27 @@ def test_one_endless_word_does_not_hold_up_the_privacy_rules() -> None:
     endless = "a" * 400_000  # took minutes when the rule looked back from every letter
     assert privacy.findings(endless) == []
     assert privacy.findings(f"{endless} write to ann@example.org") == ["email"]
+
+
+def test_what_a_deleted_user_said_until_then_is_left_out(runs: Any, conversations: Callable[..., dict[str, str]]) -> None:
+    dataset = conversations()
+    directory = Path(dataset["uri"].removeprefix("file://"))
+    rows = list(tables.read_tree(directory, "x", curate.COLUMNS))
+    user = rows[0]["user_hash"]
+    times = sorted(row["time"] for row in rows if row["user_hash"] == user)
+    before = runs("Curate", datasets=[dataset]).metrics["turns"]
+    (directory / "tombstones.json").write_text(json.dumps({"users": [{"user_hash": user, "deletedAt": f"{times[0].isoformat()}"}]}))
+    metrics = runs("Curate", datasets=[dataset]).metrics
+    assert metrics["dropped_deleted"] == times.count(times[0])
+    assert metrics["turns"] <= before
+    (directory / "tombstones.json").write_text(json.dumps({"users": [{"user_hash": user, "deletedAt": f"{times[-1].isoformat()}"}]}))
+    assert runs("Curate", datasets=[dataset]).metrics["dropped_deleted"] == len(times)
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"users": [1]}', '{"users": [{"user_hash": "a", "deletedAt": "then"}]}'])
+def test_a_list_of_deleted_users_that_cannot_be_read_ends_the_run(tmp_path: Path, text: str) -> None:
+    (tmp_path / "tombstones.json").write_text(text)
+    with pytest.raises(RunError, match="tombstones"):
+        curate.tombstones(tmp_path, "x")
+    (tmp_path / "tombstones.json").unlink()
+    assert curate.tombstones(tmp_path, "x") == {}

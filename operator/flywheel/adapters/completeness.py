@@ -1,4 +1,4 @@
-"""Whether an experiment's numbers can be believed at all: does the log hold what the routers counted, and are its slices those of the users?
+"""Whether an experiment's numbers can be believed: does the log hold what the routers counted, and are its slices those of the users?
 
 What is found here has nothing to do with the models. A loss in one arm shifts every metric of it and may still be too small for the
 sample ratio to show, so no metric is believed and no verdict made; hard limits, which rest on other numbers, still act.

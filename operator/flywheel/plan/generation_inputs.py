@@ -6,10 +6,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flywheel.api.common import Artifact, DataRef, ModelRef, RewardRef, Storage
+from flywheel.api.common import Artifact, DataRef, ModelRef, RewardRef
 from flywheel.api.flywheel import Flywheel
 from flywheel.api.generation import Champion, GenerationSpec, Stage
 from flywheel.api.training_run import DatasetInput, RewardInput, TrainingTemplate
+from flywheel.specs.pods import STORAGE_PATH
 
 
 class InputError(ValueError):
@@ -99,9 +100,9 @@ def _parameters(template: TrainingTemplate, datasets: tuple[DatasetInput, ...], 
     return {**parameters, "excludeGenerations": [*unwanted, *added]} if added else parameters
 
 
-def conversations_uri(storage: Storage, flywheel: str) -> str:
-    """Where the collector keeps what users and model said."""
-    return f"{storage.uri.rstrip('/')}/conversations/{flywheel}"
+def conversations_uri(flywheel: str) -> str:
+    """Where the collector keeps what users and model said: on the claim, which every pod mounts, whatever the store's URI."""
+    return f"file://{STORAGE_PATH}/conversations/{flywheel}"
 
 
 def _model(ref: ModelRef, around: Surroundings) -> ModelRef:
@@ -121,7 +122,7 @@ def _data(ref: DataRef, around: Surroundings) -> DataRef:
         made = around.artifacts[ref.stage or ""]
         return DataRef(type="Uri", uri=made.uri, digest=made.digest)
     if ref.type == "Conversations":
-        return DataRef(type="Uri", uri=conversations_uri(around.flywheel.spec.storage, around.flywheel.metadata.name))
+        return DataRef(type="Uri", uri=conversations_uri(around.flywheel.metadata.name))
     return ref
 
 

@@ -10,6 +10,7 @@ from flywheel.specs import pods
 from flywheel.specs.pods import LABEL, MANAGED_BY, STORAGE_PATH, Manifest
 
 PORT = 8080
+TOKEN_DIRECTORY = "/etc/flywheel/token"  # noqa: S105 - a place
 RESOURCES = {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}}
 
 
@@ -24,7 +25,10 @@ def collector_manifests(
     conversation_idle: float = 300,
     settings: PodSettings | None = None,
 ) -> list[Manifest]:
-    """Deployment and Service `<service>-collector`. `conversation_idle` is in seconds."""
+    """Deployment and Service `<service>-collector`. `conversation_idle` is in seconds.
+
+    All it keeps is on the claim, whatever the store's URI.
+    """
     selector = {LABEL + "flywheel": service, LABEL + "component": "collector"}
     all_labels = {**(labels or {}), **MANAGED_BY, **selector}
     metadata: Manifest = {"name": f"{service}-collector", "namespace": namespace, "labels": all_labels}
@@ -43,14 +47,14 @@ def collector_manifests(
         "livenessProbe": {"httpGet": {"path": "/healthz", "port": PORT}, "periodSeconds": 10, "failureThreshold": 6, "timeoutSeconds": 5},
         "securityContext": pods.container_security(),
         "resources": pods.resources(chosen, RESOURCES),
-        "volumeMounts": [tmp_mount, pods.storage_mount()],
+        "volumeMounts": [tmp_mount, pods.storage_mount(), {"name": "token", "mountPath": TOKEN_DIRECTORY, "readOnly": True}],
     }
     template = pods.pod_template(
         container,
         chosen,
         labels=all_labels,
         annotations={"prometheus.io/scrape": "true", "prometheus.io/port": str(PORT), "prometheus.io/path": "/metrics"},
-        volumes=[tmp, {"name": "storage", "persistentVolumeClaim": {"claimName": claim}}],
+        volumes=[tmp, {"name": "storage", "persistentVolumeClaim": {"claimName": claim}}, _token(service)],
         terminationGracePeriodSeconds=60,
     )
     deployment = {
@@ -68,11 +72,18 @@ def collector_manifests(
     return [copy.deepcopy(one) for one in manifests]
 
 
+def _token(service: str) -> Manifest:
+    """The app's bearer token, if somebody made the Secret; then `/v1/events` asks for it, and users can be deleted."""
+    items = [{"key": "token", "path": "token"}]
+    return {"name": "token", "secret": {"secretName": f"{service}-collector-token", "optional": True, "items": items, "defaultMode": 0o440}}
+
+
 def _command(service: str, namespace: str, conversation_idle: float) -> list[str]:
     return [
         *("python", "-m", "flywheel_collector", "--flywheel", service, "--namespace", namespace),
         *("--logs", f"{STORAGE_PATH}/logs/{service}"),
         *("--data", f"{STORAGE_PATH}/conversations/{service}"),
         *("--state", f"{STORAGE_PATH}/collector/{service}/state.sqlite"),
+        *("--token-file", f"{TOKEN_DIRECTORY}/token"),
         *("--port", str(PORT), "--conversation-idle", f"{conversation_idle:.10g}"),
     ]

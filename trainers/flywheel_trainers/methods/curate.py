@@ -8,10 +8,12 @@ sides are the same in every generation, so that a later lap can't train on an ea
 """
 
 import hashlib
+import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from .. import neardup, privacy, style, tables
@@ -57,7 +59,7 @@ def run(job: Job) -> Outcome:
         raise RunError("InvalidParameter", "parameters.shareJudge + shareSelect + shareEval must stay below 1: nothing is left to train on")
     dropped: Counter[str] = Counter()
     job.progress.begin("Reading", 1)
-    turns = list(filtered(_read(job), p, dropped))
+    turns = list(filtered(_read(job, dropped), p, dropped))
     if not turns:
         lost = ", ".join(f"{count} dropped by {name}" for name, count in dropped.items()) or "there were none"
         raise RunError("DatasetEmpty", f"dataset 'conversations' has no usable turns ({lost}); collect more, or loosen the filters")
@@ -97,11 +99,35 @@ def run(job: Job) -> Outcome:
 # -------------------------------------------------------------------------------------------------------- read and filter
 
 
-def _read(job: Job) -> list[Row]:
+def _read(job: Job, dropped: Counter[str]) -> list[Row]:
     refs = [ref for ref in job.config.datasets if ref.name == "conversations"]
     if not refs:
         raise RunError("InvalidConfig", "Curate needs a dataset 'conversations' (a directory of Parquet files); add it to the run's inputs")
-    return [row for ref in refs for row in tables.read_tree(job.directory(ref), f"dataset '{ref.name}' ({ref.uri})", COLUMNS)]
+    rows: list[Row] = []
+    for ref in refs:
+        what, directory = f"dataset '{ref.name}' ({ref.uri})", job.directory(ref)
+        deleted = tombstones(directory, what)
+        for row in tables.read_tree(directory, what, COLUMNS):
+            if row["user_hash"] in deleted and _moment(row["time"]) <= deleted[row["user_hash"]]:
+                dropped["deleted"] += 1
+            else:
+                rows.append(row)
+    return rows
+
+
+def tombstones(directory: Path, what: str) -> dict[str, datetime]:
+    """Users who asked to be forgotten, by hash, and when: the collector's list, honoured also for files it can't reach.
+
+    A list that can't be read ends the run: to learn from somebody who said no is worse than not to learn.
+    """
+    path = directory / "tombstones.json"
+    if not path.exists():
+        return {}
+    try:
+        return {entry["user_hash"]: _moment(datetime.fromisoformat(entry["deletedAt"])) for entry in json.loads(path.read_text())["users"]}
+    except (ValueError, KeyError, TypeError) as error:
+        mend = "restart the collector, which writes it anew"
+        raise RunError("DatasetInvalid", f"{what}: tombstones.json can't be read ({error}); {mend}") from error
 
 
 def filtered(rows: Iterable[Row], p: Parameters, dropped: Counter[str]) -> Iterable[Row]:
