@@ -136,7 +136,7 @@ def test_a_candidate_that_is_not_ready_yet_has_a_limit() -> None:
 def test_a_queued_rollout_tells_whom_it_waits_for() -> None:
     explanation = told(asking_rollout(phase="Pending", conditions=[condition("Progressing", "True", "Queued", "waits for Rollout other")]))
     assert "Queued: waits for Rollout other" in explanation
-    assert "It starts when that one has ended" in explanation
+    assert "The Rollout starts when the other has ended" in explanation
 
 
 def test_a_promotion_on_its_way_can_still_be_called_off() -> None:

@@ -299,7 +299,7 @@ MISTAKES: dict[str, tuple[Object, str, str]] = {
             stage("more", "SFT", model={"type": "Stage", "stage": "sft"}, datasets=[from_stage("train", "sft")]),
         ),
         "spec.stages",
-        "the datasets of stage 'more' must name a stage that makes data (Curate, RejectionSample, Record)",
+        "the datasets of stage 'more' must name a stage that makes data (Curate, RejectionSample, Record, Custom)",
     ),
     "a stage's reward comes from no reward model": (
         generation(

@@ -9,7 +9,8 @@ from flywheel.api.base import Metadata, OwnerReference
 from flywheel.api.generation import Generation, GenerationSpec, GenerationStatus
 from flywheel.api.training_run import TrainingRunStatus
 from flywheel.plan.base import Delete
-from tests.plan.generation_world import T0, World
+from flywheel.plan.lineage import remembered
+from tests.plan.generation_world import T0, World, digest_of
 from tests.plan.test_generation import half_failed, sft_stage
 
 
@@ -45,7 +46,21 @@ def ended(**spec: Any) -> World:
     world = World(stages=[sft_stage()], **{"ttlAfterFinished": "60s", "rollout": None, **spec})
     world.run(10)
     assert world.generation.status.decision is not None
+    remember(world)
     return world
+
+
+def remember(world: World) -> None:
+    """The Flywheel has a look at the lap; what it made lies in the store."""
+    for name, run in world.record_runs.items():
+        made = {"uri": f"file:///flywheel/{name}", "digest": digest_of(name), "kind": "dataset"}
+        done = TrainingRunStatus.model_validate({"phase": "Succeeded", "artifact": made})
+        world.record_runs[name] = run.model_copy(update={"status": done})
+    world.step()
+    flywheel = world.flywheel
+    assert flywheel is not None
+    known = remembered(flywheel.status, [world.generation], ())
+    world.flywheel = flywheel.model_copy(update={"status": flywheel.status.model_copy(update={"lineage": known})})
 
 
 def leaves(world: World, seconds: float = 120) -> bool:
@@ -64,6 +79,26 @@ def test_a_lap_made_by_hand_goes_when_its_time_is_over_and_wakes_up_for_it() -> 
     assert completed is not None
     assert world.plans[-1].requeue_at == completed + dt.timedelta(seconds=60)
     assert leaves(world)
+
+
+def test_a_lap_stays_until_its_flywheel_remembers_it() -> None:
+    world = ended()
+    flywheel = world.flywheel
+    assert flywheel is not None
+    forgetful = flywheel.model_copy(update={"status": flywheel.status.model_copy(update={"lineage": ()})})
+    world.flywheel = forgetful
+    assert not leaves(world, 1e6)
+    world.flywheel = flywheel
+    assert leaves(world, 1e6)
+
+
+def test_a_lap_stays_until_its_record_is_in_the_store_but_not_for_ever() -> None:
+    world = ended()
+    status = world.generation.status.model_copy(update={"record_artifact": None})
+    world.generation = world.generation.model_copy(update={"status": status})
+    world.record_runs.clear()
+    assert not leaves(world, 3600)
+    assert leaves(world, 100_000)
 
 
 def test_without_a_time_to_live_a_lap_stays_for_good() -> None:
@@ -88,6 +123,7 @@ def test_a_lap_stays_while_its_rollout_is_watched() -> None:
     assert not leaves(world)
     assert world.plans[-1].requeue_at is not None
     world.end_rollout("Promoted", "Promote", "SuccessProven")
+    remember(world)
     assert leaves(world)
 
 
@@ -106,6 +142,7 @@ def test_a_lap_that_alone_remembers_whom_users_rejected_stays_until_another_does
     world.run()
     world.end_rollout("RolledBack", "Rollback", "GuardrailHarm")
     assert world.step().phase == "RolledBack"
+    remember(world)
     world.siblings = [world.generation]
     assert not leaves(world)
     later = Metadata(name="g2", namespace="demo", uid="u-g2", creation_timestamp=T0 + dt.timedelta(seconds=60))

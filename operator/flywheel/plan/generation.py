@@ -62,6 +62,7 @@ def plan_generation(observed: GenerationObserved, now: dt.datetime) -> Plan:
         _begin(draft)  # on record first: what stands of the lap before is not of this one
     elif draft.status.decision is None:
         _run(draft)
+        _rest(draft)
         draft.set(cost=stage_costs(observed, draft.status.stages), record=build_record(observed, draft.status))
     recording = plan_recording(observed, draft.status, now)
     draft.status = recording.status
@@ -70,10 +71,16 @@ def plan_generation(observed: GenerationObserved, now: dt.datetime) -> Plan:
         again = earliest([now + TICK, recording.wake, *(s.next_retry_time for s in draft.status.stages)])
         return Plan(draft.status.dump(), (*draft.actions, *recording.actions), again)
     draft.actions += pause_unfinished(observed)
-    draft.set(stages=at_rest(draft.status.stages, goes_on(observed, draft.status.stages)))
+    _rest(draft)
     _report(draft)
     removal, again = expiry(observed, now)
     return Plan(draft.status.dump(), (*draft.actions, *recording.actions, *removal), earliest((recording.wake, again)))
+
+
+def _rest(draft: Draft) -> None:
+    """Of a lap that has ended no stage runs."""
+    if draft.status.decision is not None:
+        draft.set(stages=at_rest(draft.status.stages, goes_on(draft.observed, draft.status.stages)))
 
 
 def _lap_begins(observed: GenerationObserved) -> bool:

@@ -49,4 +49,11 @@ def _needed(observed: GenerationObserved) -> bool:
     watched = observed.rollout is not None and observed.rollout.status.phase not in TERMINAL_ROLLOUT_PHASES
     serves = champion is not None and champion.generation == generation.metadata.name
     others = [g for g in observed.siblings if g.metadata.uid != generation.metadata.uid and g.metadata.deletion_timestamp is None]
-    return watched or serves or remembers_alone(generation, others)
+    return watched or serves or not _remembered(observed) or remembers_alone(generation, others)
+
+
+def _remembered(observed: GenerationObserved) -> bool:
+    """Whether its Flywheel, if there is one, knows what became of it: the lineage goes on without the lap."""
+    generation, flywheel = observed.generation, observed.flywheel
+    name, decision = generation.metadata.name, generation.status.decision
+    return flywheel is None or any(e.generation == name and decision and e.verdict == decision.verdict for e in flywheel.status.lineage)

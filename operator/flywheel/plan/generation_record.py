@@ -172,7 +172,7 @@ def _stage(observed: GenerationObserved, stage: StageStatus) -> RecordedStage:
 
 def _image(observed: GenerationObserved, run: TrainingRun) -> str | None:
     """By digest as the node reported it, else as it was asked for."""
-    told = [image for attempt in run.status.attempts if (image := getattr(attempt, "image_id", None))]
+    told = [image for attempt in run.status.attempts if (image := attempt.image_id)]
     return str(told[-1])[:512] if told else run.spec.image or observed.defaults.trainer_image
 
 
@@ -219,15 +219,9 @@ def _gates(stages: Iterable[StageStatus]) -> list[RecordedGate]:
 
 
 def _approvals(status: GenerationStatus) -> Iterable[RecordedApproval]:
-    """Whoever let a lap pass a manual gate, as far as the status tells it."""
-    for approval in getattr(status, "approvals", None) or ():
-        words = approval.dump() if hasattr(approval, "dump") else approval
-        if isinstance(words, Mapping):
-            by = words.get("by") or words.get("approvedBy") or words.get("user")
-            gate = words.get("gate") or words.get("stage") or words.get("name")
-            if by and gate:
-                said = {"by": str(by)[:512], "decision": str(words.get("decision") or "Approve")[:16], "time": words.get("time")}
-                yield RecordedApproval.model_validate({"gate": str(gate)[:253], **said})
+    """Who was asked for a word, and what it was."""
+    for word in status.approvals:
+        yield RecordedApproval(gate=word.stage, by=word.by, decision=word.decision, time=word.time)
 
 
 def _win_rate(stages: Iterable[StageStatus]) -> WinRate | None:
