@@ -111,9 +111,10 @@ def test_undisturbed_the_second_lap_takes_over_is_approved_and_tries_again_and_t
     (second,) = state.every("Generation")
     sft, dpo = second["status"]["stages"]
     assert sft["reusedFrom"].startswith("first-sft-")
+    assert not any("second-sft-" in body["metadata"]["name"] for body in state.every("TrainingRun"))
     assert (dpo["retries"], dpo["phase"]) == (1, "Passed")
     assert [(a["by"], a["decision"]) for a in second["status"]["approvals"]] == [("alice", "Approve")]
-    (run,) = state.every("TrainingRun")
+    (run,) = [body for body in state.every("TrainingRun") if "-dpo-" in body["metadata"]["name"]]
     assert [a.get("exitCode") for a in run["status"]["attempts"]] == [1, 0]
     print(f"\n{lap.writes} writes, {2 * lap.writes} deaths, {len(lap.deaths)} of them distinct")
 
