@@ -112,29 +112,6 @@ def test_two_processes_make_one_artifact_and_only_the_leader_tells_it(pods: Pods
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_weights_that_are_sharded_over_the_processes_come_together_in_the_artifact(
-    pods: Pods, tiny_model: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FLYWHEEL_SHARDING", "always")  # on CPUs it is for this test only
-    fields = sft(tiny_model, tmp_path, 4)
-    pods.start("SFT", **fields)
-    assert pods.ended() == [0, 0], pods.output()
-    assert "2 processes, by accelerate: FSDP" in pods.output()
-    made = Path(json.loads(pods.said(0).read_text())["artifact"]["uri"].removeprefix("file://"))
-    from safetensors.torch import load_file
-
-    from flywheel_trainers import models
-
-    trained, before = (
-        load_file(made / "model.safetensors"),
-        load_file(Path(tiny_model["uri"].removeprefix("file://")) / "model.safetensors"),
-    )
-    assert {name: tensor.shape for name, tensor in trained.items()} == {name: tensor.shape for name, tensor in before.items()}
-    assert any((trained[name] != before[name]).any() for name in trained)
-    models.load_causal(made)
-    assert (made / "tokenizer.json").exists()
-
-
 def test_a_process_that_is_told_to_stop_stops_all_and_the_next_attempt_goes_on_from_their_checkpoint(
     pods: Pods, tiny_model: dict[str, str], tmp_path: Path
 ) -> None:
