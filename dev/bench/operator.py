@@ -284,7 +284,7 @@ async def react(api: KubeApi, row: Row, events: int, aborts: list[int]) -> None:
 
     async with watching(api) as clocks, asyncio.timeout(300), asyncio.TaskGroup() as tasks:
         for number in range(events):
-            tasks.create_task(run(f"probe-{row.size}-{number}"))
+            tasks.create_task(run(f"probe-{row.size}-{int(time.time())}-{number}"))
             if number < len(aborts):
                 tasks.create_task(abort(aborts[number]))
             await asyncio.sleep(0.2)
