@@ -13,6 +13,7 @@ import contextlib
 import math
 import os
 import platform
+import random
 import re
 import shutil
 import statistics
@@ -278,13 +279,15 @@ async def react(api: KubeApi, row: Row, events: int, aborts: list[int]) -> None:
     async def abort(number: int) -> None:
         found = await api.request("GET", object_path(API_VERSION, "Generation", NAMESPACE, f"g{number}"))
         path = object_path(API_VERSION, "Rollout", NAMESPACE, found["status"]["rollout"])
+        if (await api.request("GET", path))["status"]["phase"] != "Progressing":
+            return  # a run before has aborted it
         await api.request("PATCH", path, body={"spec": {"abort": True}}, content_type="application/merge-patch+json")
         made = time.monotonic()
         delays["abort -> routes"].append(max(0.0, await clocks.of(f"alone f{number}-routes") - made))
 
     async with watching(api) as clocks, asyncio.timeout(300), asyncio.TaskGroup() as tasks:
         for number in range(events):
-            tasks.create_task(run(f"probe-{row.size}-{number}"))
+            tasks.create_task(run(f"probe-{row.size}-{int(time.time())}-{number}"))
             if number < len(aborts):
                 tasks.create_task(abort(aborts[number]))
             await asyncio.sleep(0.2)
@@ -318,7 +321,7 @@ LISTED |= {"controllerrevisions", "services", "serviceaccounts", "roles", "roleb
 async def measure(server: ApiServer, operator: Operator, sizes: list[int], quick: bool) -> list[Row]:
     api = KubeApi(await load_configuration(str(server.kubeconfig)), max_requests=8, user_agent="bench")
     rows: list[Row] = []
-    before = aborted = 0
+    before = 0
     operator.start()
     for size in sizes:
         row = Row(size)
@@ -333,7 +336,7 @@ async def measure(server: ApiServer, operator: Operator, sizes: list[int], quick
         row.objects = int(sum(value for name, value in found.items() if name.startswith("flywheel_objects{")))
         await restart(operator, row)
         await asyncio.sleep(5)
-        await react(api, row, events, list(range(aborted, aborted + aborts)) if size == sizes[-1] else [])
+        await react(api, row, events, random.sample(range(size), aborts) if size == sizes[-1] else [])
         row.peak = max(row.peak, operator.rss())
         rows.append(row)
         show(row)

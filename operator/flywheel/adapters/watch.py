@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 SERVER_TIMEOUT = 300.0  # the server ends a watch after that; we go on from the last version
 INACTIVITY = 90.0  # bookmarks come every minute, if any: a longer silence may be a dead connection, and asking again is cheap
 HUNG_UP = 5.0  # a watch that ends earlier, without an event, was refused in all but name
-PAGE = 500
+PAGE = 250  # objects; a page in full is in memory once
 PARTIAL = "g=meta.k8s.io;v=v1"
 JSON = "application/json"
 MAX_BACKOFF = 30.0
@@ -59,10 +59,19 @@ class ApiSource:
     """One kind of the API server, filtered by the server."""
 
     def __init__(
-        self, api: KubeApi, api_version: str, kind: str, *, namespace: str | None = None, selector: str = "", metadata_only: bool = False
+        self,
+        api: KubeApi,
+        api_version: str,
+        kind: str,
+        *,
+        namespace: str | None = None,
+        selector: str = "",
+        metadata_only: bool = False,
+        trim: Callable[[Manifest], Manifest] = lambda body: body,
     ) -> None:
         self._api, self._api_version, self._kind = api, api_version, kind
         self._form = PARTIAL if metadata_only else ""
+        self._trim = trim
         self._path = collection_path(api_version, kind, namespace)
         self._query = [("labelSelector", selector)] if selector else []
 
@@ -77,7 +86,7 @@ class ApiSource:
             accept = f"application/json;as=PartialObjectMetadataList;{self._form}" if self._form else JSON
             page = await self._api.request("GET", self._path, query=query, seconds=60, accept=accept)
             # Items of a list carry neither apiVersion nor kind.
-            items += [{**item, "apiVersion": self._api_version, "kind": self._kind} for item in page.get("items") or ()]
+            items += [self._trim({**item, "apiVersion": self._api_version, "kind": self._kind}) for item in page.get("items") or ()]
             token = page["metadata"].get("continue") or ""
             if not token:
                 return items, page["metadata"]["resourceVersion"]
@@ -112,9 +121,11 @@ class Informer:
         name: str = "",
         inactivity: float = INACTIVITY,
         jitter: Callable[[], float] = random.random,
+        turn: asyncio.Semaphore | None = None,
     ) -> None:
         self._source, self._sink, self._name = source, sink, name or str(source)
         self._inactivity, self._jitter = inactivity, jitter
+        self._turn = turn or asyncio.Semaphore()  # shared by those that must not hold their lists in memory at once
         self._version: str | None = None
         self._failures = 0
         self.synced = asyncio.Event()
@@ -144,9 +155,10 @@ class Informer:
         return min(MAX_BACKOFF, 0.1 * 2 ** min(self._failures, 10)) * (0.5 + self._jitter() / 2) if self._failures else 0.0
 
     async def _list(self) -> None:
-        before = self._sink.present()
-        items, self._version = await self._source.fetch()
-        self._sink.replace(items, before)
+        async with self._turn:
+            before = self._sink.present()
+            items, self._version = await self._source.fetch()
+            self._sink.replace(items, before)
         self.synced.set()
 
     async def _follow(self) -> bool:

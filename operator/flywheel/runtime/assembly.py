@@ -24,7 +24,7 @@ from flywheel.api.base import API_VERSION
 from flywheel.api.training_run import Backend
 from flywheel.plan.base import MANAGER, Defaults, Manifest
 from flywheel.ports import Clock, ClusterError, Experiments, MetricsProvider
-from flywheel.runtime.cache import Cache, KindSink
+from flywheel.runtime.cache import Cache, KindSink, slim
 from flywheel.runtime.gpu_queue import GpuQueue
 from flywheel.runtime.keys import CHILDREN, KINDS, OPTIONAL, PARTS, Key
 from flywheel.runtime.loop import Loop
@@ -69,14 +69,17 @@ class Operator:
         self.loop = Loop(reconciler.reconcile, clock=clock, watcher=Log(metrics), on_error=reconciler.failed)
         scopes: tuple[str | None, ...] = namespaces or (None,)
         sources = [
-            (kind, scope, ApiSource(api, version, kind, namespace=scope, selector=SELECTOR, metadata_only=kind in PARTS))
+            (kind, scope, ApiSource(api, version, kind, namespace=scope, selector=SELECTOR, metadata_only=kind in PARTS, trim=slim))
             for kind, version in (CHILDREN | PARTS).items()
             for scope in scopes
         ]
-        self.informers = [Informer(source, KindSink(self.cache, kind, scope)) for kind, scope, source in sources]
+        turn = asyncio.Semaphore()  # one list at a time is in memory
+        self.informers = [Informer(source, KindSink(self.cache, kind, scope), turn=turn) for kind, scope, source in sources]
         self.optional = [self._optional(api, kind, version, scopes) for kind, version in OPTIONAL.items()]
         self._own = [
-            (ApiSource(api, API_VERSION, kind, namespace=scope), KindSink(self.cache, kind, scope)) for kind in KINDS for scope in scopes
+            (ApiSource(api, API_VERSION, kind, namespace=scope, trim=slim), KindSink(self.cache, kind, scope))
+            for kind in KINDS
+            for scope in scopes
         ]
         self.opened = False  # passes run
         self.synced = asyncio.Event()  # the caches are complete; on a standby too

@@ -44,11 +44,11 @@ class _Held:
 
 
 def _hold(key: Key, body: Manifest, accepted: str | None) -> _Held:
-    slim, meta = _slim(body), body["metadata"]
-    if accepted is not None and slim.get(OURS) == accepted:
-        slim[OURS] = UNKNOWN
+    kept, meta = slim(body), body["metadata"]
+    if accepted is not None and kept.get(OURS) == accepted:
+        kept[OURS] = UNKNOWN
     content = (
-        _shared(slim) if key.kind in KINDS or key.kind in PARTS else zlib.compress(json.dumps(slim, separators=(",", ":")).encode(), 1)
+        _shared(kept) if key.kind in KINDS or key.kind in PARTS else zlib.compress(json.dumps(kept, separators=(",", ":")).encode(), 1)
     )
     return _Held(meta["uid"], meta.get("resourceVersion", ""), _topics(key, body), content)
 
@@ -267,24 +267,24 @@ def _shared(value: Any) -> Any:
     return sys.intern(value) if isinstance(value, str) and len(value) < _SHORT else value
 
 
-def _slim(body: Manifest) -> Manifest:
-    """The object without what no decision reads: most of a Pod or a Deployment is its template."""
+def slim(body: Manifest) -> Manifest:
+    """The object without what no decision reads: most of a Pod or a Deployment is its template. Doing it again changes nothing."""
     meta = {name: value for name, value in body["metadata"].items() if name != "managedFields"}
     if notes := meta.get("annotations"):
         meta["annotations"] = {name: value for name, value in notes.items() if name != "kubectl.kubernetes.io/last-applied-configuration"}
-    slim = {**body, "metadata": meta}
+    kept = {**body, "metadata": meta}
     if body["kind"] == "Pod":
-        slim.pop("spec", None)
+        kept.pop("spec", None)
     elif body["kind"] in ("Job", "Deployment"):
-        slim["spec"] = {name: value for name, value in (body.get("spec") or {}).items() if name != "template"}
+        kept["spec"] = {name: value for name, value in (body.get("spec") or {}).items() if name != "template"}
     elif body["kind"] == "JobSet":
-        slim["spec"] = {**(body.get("spec") or {}), "replicatedJobs": [_slim_job(one) for one in body["spec"].get("replicatedJobs") or ()]}
+        kept["spec"] = {**(body.get("spec") or {}), "replicatedJobs": [_slim_job(one) for one in body["spec"].get("replicatedJobs") or ()]}
     if body["kind"] in PARTS:
-        names = ("name", "namespace", "uid", "labels", "deletionTimestamp")
-        slim = {"kind": body["kind"], "metadata": {name: meta[name] for name in names if name in meta}}
+        names = ("name", "namespace", "uid", "resourceVersion", "labels", "deletionTimestamp")
+        kept = {"kind": body["kind"], "metadata": {name: meta[name] for name in names if name in meta}}
     if body["kind"] in WATCHED_FOR_EDITS:
-        slim[OURS] = sys.intern(fields_of_ours(body))  # parts of one making have it in common
-    return slim
+        kept[OURS] = body[OURS] if OURS in body else sys.intern(fields_of_ours(body))  # parts of one making have it in common
+    return kept
 
 
 def _slim_job(one: Manifest) -> Manifest:
