@@ -37,7 +37,7 @@ crds: venv ## generate crds/ and the chart's copy from operator/flywheel/api
 cli-docs: venv ## generate docs/cli.md from operator/flywheel/cli
 	$(PYTHON) -m dev.cli_docs
 
-test: test-unit test-ml test-cluster ## every test but the twin of the kill test (about 12 minutes warm, about 35 on a bare machine)
+test: test-unit test-ml test-cluster ## every test but the twin of the kill test, `make test-kill` (about 20 minutes warm, about 45 on a bare machine)
 
 test-unit: venv ## operator, collector, router (a real Envoy) and simulator
 	$(PYTHON) -m pytest -q -m "not cluster" --ignore=tests/trainers tests

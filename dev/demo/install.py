@@ -72,18 +72,8 @@ def install_operator() -> None:
     # The chart would leave the CRDs of another checkout, if that has more fields.
     kube.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
     unlock_release()
-    kube.run(
-        "helm",
-        "upgrade",
-        "--install",
-        "flywheel",
-        str(ROOT / "helm/flywheel"),
-        "-n",
-        "flywheel-system",
-        "--skip-crds",
-        "--reset-values",
-        timeout=300,
-    )
+    how = ("--skip-crds", "--reset-values")  # Helm would keep what was set before, such as another image
+    kube.run("helm", "upgrade", "--install", "flywheel", str(ROOT / "helm/flywheel"), "-n", "flywheel-system", *how, timeout=300)
     kube.kubectl("rollout", "restart", "deployment", "-n", "flywheel-system", "-l", "app.kubernetes.io/name=flywheel")
     install_prometheus()
     for name in ("prometheus", "flywheel"):
