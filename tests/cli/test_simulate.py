@@ -41,7 +41,7 @@ def test_a_plan_with_enough_users_is_powered(flywheel: Flywheel, file: Path, tmp
     assert "10003 matured users a slice after 8 days" in shown.output
     assert "powered: such a candidate is promoted in" in shown.output
     assert "its opposite:  Rollback" in shown.output
-    root = ET.fromstring(picture.read_text())  # noqa: S314
+    root = ET.fromstring(picture.read_text())
     assert root.tag.endswith("svg")
     assert "this plan: 10003" in picture.read_text()
 
