@@ -230,8 +230,8 @@ class Bench:
                     entry[0] += weight * float(lost.mean()) / len(sizes)
                     entry[1] += float((d.outcome == PROMOTE).mean()) / len(sizes) * (weight if sign > 0 else 0)
                     entry[2] += float((d.outcome == PROMOTE).mean()) / len(sizes) * (weight if sign < 0 else 0)
-        for name, (lost, better, worse) in sums.items():
-            yield f"| {name} | {lost:.2%} | {better / (7 / 8):.0%} | {worse / (1 / 8):.0%} |"
+        for name, (total, better, worse) in sums.items():
+            yield f"| {name} | {total:.2%} | {better / (7 / 8):.0%} | {worse / (1 / 8):.0%} |"
 
     def fresh_users(self, runs: int) -> Iterator[str]:
         """Some cells again on users drawn for each experiment anew."""
@@ -255,7 +255,8 @@ def report(bench: Bench, fresh_runs: int, rows: list[Row]) -> Iterator[str]:
         for row in bench.rows(cell):
             rows.append(row)
             yield str(row)
-    yield "\n## Expected regret\n\n| rule | breadth lost in 4 weeks | better ones promoted | worse ones promoted |\n| --- | ---: | ---: | ---: |"
+    yield "\n## Expected regret\n\n| rule | breadth lost in 4 weeks | better ones promoted | worse ones promoted |"
+    yield "| --- | ---: | ---: | ---: |"
     yield from bench.regret()
     yield f"\n## Users drawn anew, {fresh_runs} experiments\n\n| users | promoted | rolled back |\n| --- | ---: | ---: |"
     yield from bench.fresh_users(fresh_runs)
@@ -291,10 +292,11 @@ MARK = "<!-- tables: make bench-verdict -->"
 def _write(page: Path, lines: list[str], tolerances: dict[str, float], seed: int, runs: int, minutes: float, broken: list[str]) -> None:
     """Everything after the mark is made new."""
     text = page.read_text() if page.exists() else ""
+    errors = [(share * (1 - share) / runs) ** 0.5 for share in (0.025, 0.9)]
     made = [
         f"`make bench-verdict`, {dt.datetime.now(dt.UTC):%Y-%m-%d}, {platform.machine()}, one of {os.cpu_count()} cores, Python "
-        f"{platform.python_version()}, numpy {np.__version__}: {minutes:.0f} minutes; seed {seed}, {runs} experiments a cell, looks at hours "
-        f"1 to {LOOKS}. Standard error of a share: {(0.025 * 0.975 / runs) ** 0.5:.2%} at 2.5 %, {(0.09 / runs) ** 0.5:.2%} at 90 %.",
+        f"{platform.python_version()}, numpy {np.__version__}: {minutes:.0f} minutes; seed {seed}, {runs} experiments a cell, looks at "
+        f"hours 1 to {LOOKS}. Standard error of a share: {errors[0]:.2%} at 2.5 %, {errors[1]:.2%} at 90 %.",
         f"Tolerances: {', '.join(f'{name} {value:.0%}' for name, value in tolerances.items())}.",
         "Every bound holds." if not broken else "**Broken:** " + "; ".join(broken),
     ]

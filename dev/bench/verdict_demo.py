@@ -108,7 +108,7 @@ def looks(rng: random.Random, arms: tuple[Arm, Arm]) -> Iterator[tuple[float, Ev
                 total[0] += value
                 total[1] += value * value
             maturing += 1
-        moments = {name: Measured(*(Moments(matured[s], *sums[s][i]) for s in (0, 1))) for i, name in enumerate(METRICS)}
+        moments = {n: Measured(Moments(matured[0], *sums[0][i]), Moments(matured[1], *sums[1][i])) for i, n in enumerate(METRICS)}
         yield now, Evidence((assigned[0], assigned[1]), moments, window_over=now >= WINDOW)
 
 

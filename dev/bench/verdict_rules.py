@@ -1,7 +1,7 @@
 """Rules of decision over many experiments at once: the operator's verdict, and fixed thresholds as other controllers use them.
 
-The operator's rule is written here a second time, on arrays, because `assess` takes one look at a time. So every cell is checked: `replayed`
-decides some experiments by `assess` itself, look by look, and the bench fails on any difference.
+The operator's rule is written here a second time, on arrays, because `assess` takes one look at a time. So every cell is checked:
+`replayed` decides some experiments by `assess` itself, look by look, and the bench fails on any difference.
 """
 
 from __future__ import annotations
@@ -66,11 +66,12 @@ class _Numbers:
 
 def _slice(n: Ints, total: Floats, squares: Floats, *, rare: bool) -> tuple[Floats, Floats, Floats]:
     """(n, mean, variance), with one event more for rare events."""
-    users = n + 2.0 if rare else n.astype(float)
+    users = np.asarray(n + 2 if rare else n, np.float64)
     total, squares = (total + 1, squares + 1) if rare else (total, squares)
     mean = total / np.maximum(users, 1)
     spread = squares - total * mean
-    return users, mean, np.where(spread > 1e-12 * squares, spread, 0.0) / np.maximum(users - 1, 1)
+    variance = np.where(spread > 1e-12 * squares, spread, 0.0) / np.maximum(users - 1, 1)
+    return users, np.asarray(mean, np.float64), np.asarray(variance, np.float64)
 
 
 def _adjusted(t: Trajectories, metric: str) -> tuple[tuple[Floats, Floats, Floats], ...]:
@@ -131,10 +132,10 @@ def _sample_ratio(t: Trajectories, plan: AnalysisPlan) -> Floats:
     factor = math.lgamma(CONCENTRATION) - whole[n] + _LGAMMA[a] + _LGAMMA[b] - 2 * _LGAMMA[0] + n * math.log(2)
     p = np.exp(np.minimum(0.0, -factor))
     if not plan.sample_ratio_at_end:
-        return p
+        return np.asarray(p, np.float64)
     z = np.abs(a[:, -1] - b[:, -1]) / np.sqrt(2 * np.maximum(n[:, -1], 1))
     p[:, -1] = np.minimum(p[:, -1], [math.erfc(v) for v in z])
-    return np.minimum(1.0, 2 * p)
+    return np.asarray(np.minimum(1.0, 2 * p), np.float64)
 
 
 def decide(plan: AnalysisPlan, t: Trajectories) -> Decisions:
@@ -319,17 +320,18 @@ FLAGGER = Thresholds(tolerance=0.05, passes=5, failures=4, counts_failed=False) 
 def check(rule: Thresholds, t: Trajectories) -> Decisions:
     """Decide by thresholds, from the first hour that has users with a day behind them (or as good as: such rules know no horizon)."""
     a, b = (h[:, HOURS // 7 :, :] for h in t.hourly)
-    ok = np.ones(a.shape[:2], bool)
+    hours = a.shape[1]
+    ok = np.ones((len(a), hours), bool)
     with np.errstate(invalid="ignore", divide="ignore"):
         for column in (1, 2):
             control, candidate = a[..., column] / a[..., 0], b[..., column] / b[..., 0]
             ok &= ~(candidate < (1 - rule.tolerance) * control)
     failed = (~ok).cumsum(1)
-    passed = np.broadcast_to(np.arange(1, ok.shape[1] + 1), ok.shape) if rule.counts_failed else ok.cumsum(1)
+    passed = np.broadcast_to(np.arange(1, hours + 1), (len(a), hours)) if rule.counts_failed else ok.cumsum(1)
     bad, good = failed > rule.failures, passed >= rule.passes
-    first_bad, first_good = (np.where(e.any(1), e.argmax(1), ok.shape[1]) for e in (bad, good))
+    first_bad, first_good = (np.where(e.any(1), e.argmax(1), hours) for e in (bad, good))
     outcome = np.where(first_bad <= first_good, ROLLBACK, PROMOTE)
-    undecided = np.minimum(first_bad, first_good) == ok.shape[1]
+    undecided = np.minimum(first_bad, first_good) == hours
     return Decisions(np.where(undecided, INCONCLUSIVE, outcome), np.minimum(first_bad, first_good) + 1)
 
 

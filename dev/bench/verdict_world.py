@@ -1,7 +1,8 @@
 """Users of simulated rollouts, as sums by hour and slice: what the collector would have exported.
 
-Users are drawn one by one (no normal approximation), two million of each kind; an hour's sums are those of blocks of 1, 2, 4, ... 128 of them,
-picked at random with replacement. So sums have the skewness, the zeros and the correlations of users, at the price of numpy's look-ups.
+Users are drawn one by one (no normal approximation), a million of each kind; an hour's sums are those of blocks of 1, 2, 4 and so on to
+128 of them, picked at random with replacement. So sums have the skewness, the zeros and the correlations of users, at the price of
+numpy's look-ups.
 """
 
 from __future__ import annotations
@@ -133,7 +134,7 @@ class Fresh:
         """As Pool.sums."""
         drawn = users(self._kind, int(counts.sum()), rng)
         ends = np.concatenate([np.zeros((1, self.width)), drawn.cumsum(0)])[np.concatenate([[0], counts.ravel().cumsum()])]
-        return np.round(np.diff(ends, axis=0)).reshape(*counts.shape, self.width)
+        return np.asarray(np.round(np.diff(ends, axis=0)).reshape(*counts.shape, self.width), np.float64)
 
 
 @dataclass(frozen=True)

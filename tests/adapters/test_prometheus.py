@@ -16,7 +16,7 @@ from flywheel.adapters.prometheus import PrometheusMetrics
 from flywheel.adapters.prometheus_shared import SharedPrometheus
 from flywheel.plan.rollout_observed import ErrorShare
 from flywheel.stats.evidence import Evidence, Measured, NoData, Stale, Unavailable
-from flywheel.stats.moments import Moments
+from flywheel.stats.moments import Moments, PairMoments
 
 NOW = 1_800_000_000.0
 EXPERIMENT = "demo.g1-rollout.3f2a9c1e"
@@ -224,6 +224,7 @@ async def test_a_generation_of_the_same_name_elsewhere_is_not_counted(server: Gi
     assert all('flywheel="demo",flywheel_namespace="lab"' in query for query in told.queries)
 
 
+<<<<<<< HEAD
 async def test_conversations_of_a_flywheel_of_the_same_name_elsewhere_are_not_asked_for(server: Given) -> None:
     told, metrics = server
     told.result = [{"metric": {}, "value": [NOW, "7"]}]
@@ -316,3 +317,50 @@ async def test_a_killed_envoys_last_lines_and_a_strange_client_stop_no_verdict(s
     answers, metrics = server
     answers.result = a_good_answer() + more
     assert isinstance((await look(metrics)).metrics["breadth"], Measured)
+=======
+# ------------------------------------------------------------------------------------------------ optional series
+
+
+def with_more(*, cross: object = 90) -> list[Any]:
+    """A good answer of a collector that was asked for pre-periods and segments."""
+    found = a_good_answer()
+    for slice_ in ("control", "rest", "candidate"):
+        labels = {"slice": slice_, "metric": "breadth"}
+        known = (("known_users", 70), ("known_sum", 40), ("known_sum_squares", 60))
+        x = (("covariate_sum", 80), ("covariate_sum_squares", 200), ("covariate_cross_sum", cross))
+        messages = (("denominator_sum", 300), ("denominator_sum_squares", 1000), ("denominator_cross_sum", 200))
+        found += [series(name, value, **labels) for name, value in (*known, *x, *messages)]
+        for segment, n in (("new", 30), ("known", 70)):
+            part = (("segment_users", n), ("segment_sum", 20), ("segment_sum_squares", 20))
+            found += [series(name, value, segment=segment, **labels) for name, value in part]
+    return found
+
+
+async def test_pre_periods_messages_and_segments_are_read_where_they_are_exported(server: Given) -> None:
+    told, metrics = server
+    told.result = with_more()
+    measured = (await look(metrics)).metrics["breadth"]
+    assert isinstance(measured, Measured)
+    known = PairMoments(Moments(70, 40, 60), Moments(70, 80, 200), 90)
+    messages = PairMoments(Moments(100, 60, 80), Moments(100, 300, 1000), 200)
+    assert measured.known == (known, known)
+    assert measured.messages == (messages, messages)
+    assert measured.segments == (("known", Moments(70, 20, 20), Moments(70, 20, 20)), ("new", Moments(30, 20, 20), Moments(30, 20, 20)))
+
+
+async def test_products_that_no_users_have_are_unavailable(server: Given) -> None:
+    told, metrics = server
+    told.result = with_more(cross=1e6)
+    measured = (await look(metrics)).metrics["breadth"]
+    assert isinstance(measured, Unavailable)
+    assert "cross" in measured.message
+
+
+async def test_half_of_an_optional_series_is_as_good_as_none(server: Given) -> None:
+    told, metrics = server
+    told.result = [s for s in with_more() if not s["metric"]["__name__"].endswith("covariate_sum_squares")]
+    measured = (await look(metrics)).metrics["breadth"]
+    assert isinstance(measured, Measured)
+    assert measured.known is None
+    assert measured.messages is not None
+>>>>>>> stats

@@ -381,6 +381,41 @@ MISTAKES: dict[str, tuple[Object, str, str]] = {
         "spec.analysis.interval",
         "interval 72h is longer than window 48h: no guardrail would be looked at in time; shorten interval",
     ),
+    "a method has no numbers": (
+        rollout(analysis={"method": "GroupSequential"}),
+        "spec.analysis.method",
+        "method GroupSequential doesn't fit; set groupSequential or alwaysValid with the method of that name, and only then",
+    ),
+    "a look would never be due": (
+        rollout(analysis={"method": "GroupSequential", "groupSequential": {"usersPerSlice": 500}}),
+        "spec.analysis.groupSequential",
+        "usersPerSlice is below minimumUsers, so no test would be due; raise it",
+    ),
+    "novelty is looked for in half a window": (
+        rollout(analysis={"method": "AlwaysValid", "alwaysValid": {"usersPerSlice": 5000}, "novelty": {}}),
+        "spec.analysis.novelty",
+        "novelty needs the whole window, and method AlwaysValid may end before; set FixedHorizon",
+    ),
+    "a segment is told by a pre-period that there is not": (
+        rollout(analysis={"segments": ["known"]}),
+        "spec.analysis.segments",
+        "segments 'known' and 'new' need cuped, and 'early' and 'late' belong to novelty; set these",
+    ),
+    "the burn-in is all of the window": (
+        rollout(analysis={"burnIn": "168h"}),
+        "spec.analysis.burnIn",
+        "burnIn 168h leaves nobody of window 168h; shorten it",
+    ),
+    "a pre-period is longer than the collector remembers": (
+        rollout(analysis={"cuped": {"period": "721h"}}),
+        "spec.analysis.cuped.period",
+        "721h is longer than 720h (30 days); shorten it",
+    ),
+    "breadth is per message": (
+        rollout(metrics=[{**METRIC, "name": "breadth", "per": "Message"}]),
+        "spec.metrics[0].per",
+        "breadth per Message has no meaning; remove 'per'",
+    ),
     "alpha is in percent": (
         rollout(analysis={"alpha": 5}),
         "spec.analysis.alpha",

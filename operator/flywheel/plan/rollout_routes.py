@@ -81,6 +81,9 @@ def put_experiment(draft: Draft) -> PutExperiment:
     return PutExperiment(collector_address(service_name(rollout), rollout.metadata.namespace), draft.status.experiment or "", definition)
 
 
+LONGEST = 30 * 86400.0  # seconds; the collector's limit
+
+
 def asked_of_the_collector(analysis: Analysis) -> dict[str, Any]:
     """What only some plans need; left out otherwise, so that a collector of before takes the definition."""
     asked: dict[str, Any] = {}
@@ -89,7 +92,7 @@ def asked_of_the_collector(analysis: Analysis) -> dict[str, Any]:
         asked["covariateSeconds"] = parse_duration(analysis.cuped.period).total_seconds()
     if analysis.novelty:
         segments += [EARLY, LATE]
-        asked["earlySeconds"] = parse_duration(analysis.window).total_seconds() / 2
+        asked["earlySeconds"] = min(parse_duration(analysis.window).total_seconds() / 2, LONGEST)
     if segments:
         asked["segments"] = segments
     if burn_in := parse_duration(analysis.burn_in).total_seconds():

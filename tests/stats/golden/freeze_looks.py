@@ -35,8 +35,12 @@ def boundaries():
         bounds = []
         for k, t in enumerate(fractions):
             target = 1 - (alpha if last and k == len(fractions) - 1 else spent(t, alpha, spending))
-            bounds.append(brentq(lambda b: below(fractions[: k + 1], [*bounds, b]) - target, 0.5, 7.0, xtol=1e-6))
+            bounds.append(solve(fractions[: k + 1], bounds, target))
         yield {"fractions": fractions, "alpha": alpha, "spending": spending, "last": last, "bounds": bounds}
+
+
+def solve(fractions, before, target):
+    return brentq(lambda bound: below(fractions, [*before, bound]) - target, 1.0, 6.0, xtol=1e-5)
 
 
 def below(fractions, bounds):
@@ -44,7 +48,7 @@ def below(fractions, bounds):
         return float(norm.cdf(bounds[0]))
     t = np.array(fractions)
     correlation = np.sqrt(np.minimum.outer(t, t) / np.maximum.outer(t, t))
-    return float(multivariate_normal.cdf(bounds, cov=correlation, abseps=1e-8, releps=1e-8, maxpts=2_000_000, rng=np.random.default_rng(1)))
+    return float(multivariate_normal.cdf(bounds, cov=correlation, abseps=1e-6, releps=1e-6, maxpts=200_000, rng=np.random.default_rng(1)))
 
 
 def people(seed, n, lift, known_share):
