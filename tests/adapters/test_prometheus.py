@@ -224,7 +224,6 @@ async def test_a_generation_of_the_same_name_elsewhere_is_not_counted(server: Gi
     assert all('flywheel="demo",flywheel_namespace="lab"' in query for query in told.queries)
 
 
-<<<<<<< HEAD
 async def test_conversations_of_a_flywheel_of_the_same_name_elsewhere_are_not_asked_for(server: Given) -> None:
     told, metrics = server
     told.result = [{"metric": {}, "value": [NOW, "7"]}]
@@ -317,7 +316,8 @@ async def test_a_killed_envoys_last_lines_and_a_strange_client_stop_no_verdict(s
     answers, metrics = server
     answers.result = a_good_answer() + more
     assert isinstance((await look(metrics)).metrics["breadth"], Measured)
-=======
+
+
 # ------------------------------------------------------------------------------------------------ optional series
 
 
@@ -363,4 +363,3 @@ async def test_half_of_an_optional_series_is_as_good_as_none(server: Given) -> N
     assert isinstance(measured, Measured)
     assert measured.known is None
     assert measured.messages is not None
->>>>>>> stats

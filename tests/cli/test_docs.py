@@ -40,10 +40,6 @@ def test_kubectl_completes_commands_and_names(
 
 def test_every_command_explains_itself(flywheel: Flywheel) -> None:
     commands = [line.split("`")[1] for line in rendered().splitlines() if line.startswith("## ")]
-<<<<<<< HEAD
-    assert len(commands) == 15
-=======
-    assert len(commands) == 11
->>>>>>> stats
+    assert len(commands) == 16
     for command in commands:
         assert flywheel(command.split()[-1], "--help").exit_code == 0
