@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from collections.abc import Awaitable, Callable
@@ -23,6 +24,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 MAX_POSTS = 16
 """Bodies of events in memory at a time; more are told to come later."""
 RETRY_SECONDS = 5
+READ_SECONDS = 10
 
 
 def _error(status: int, message: str, **headers: str) -> web.Response:
@@ -95,9 +97,13 @@ def _apps(routes: web.RouteTableDef, collector: Collector, loop: Loop, clock: Cl
             return _later(reason)
         posts += 1
         try:
-            taken = collector.post_events(await request.read(), clock())
+            async with asyncio.timeout(READ_SECONDS):
+                body = await request.read()
+            taken = collector.post_events(body, clock())
         except Refused as error:
             return _error(400, str(error))
+        except TimeoutError:
+            return _error(408, f"the body did not come within {READ_SECONDS} s")
         finally:
             posts -= 1
         return web.json_response(taken._asdict())

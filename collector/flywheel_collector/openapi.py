@@ -77,6 +77,7 @@ def document() -> dict[str, Any]:
             "200": _answer("Taken; single events may be rejected.", {"$ref": "#/components/schemas/Taken"}),
             "400": _answer("The body as a whole is of no use."),
             "401": unauthorised,
+            "408": _answer("The body came too slowly."),
             "413": {"description": "The body is too large."},
             "429": _answer("The collector is behind; repeat it later.", **later),
             "503": _answer("The state cannot be written now; repeat it later."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,22 @@ def now() -> list[float]:
     return [1000.0]
 
 
-def care(router: Router, now: list[float], **limits: Any) -> AccessLog:
-    return AccessLog(router.directory, Envoy(router.admin), Limits(**limits), clock=lambda: now[0])
+@pytest.fixture
+async def envoy(router: Router) -> AsyncIterator[Envoy]:
+    envoy = Envoy(router.admin)
+    yield envoy
+    await envoy.close()
+
+
+Care = Callable[..., AccessLog]
+
+
+@pytest.fixture
+def care(router: Router, envoy: Envoy, now: list[float]) -> Care:
+    def care(**limits: Any) -> AccessLog:
+        return AccessLog(router.directory, envoy, Limits(**limits), clock=lambda: now[0])
+
+    return care
 
 
 def all_lines(directory: Path) -> list[dict[str, Any]]:
@@ -38,9 +53,9 @@ def told(router: Router) -> dict[str, Any]:
     return ledger
 
 
-async def test_a_log_rotated_under_load_loses_no_line_and_doubles_none(router: Router, models: Models, now: list[float]) -> None:
+async def test_a_log_rotated_under_load_loses_no_line_and_doubles_none(router: Router, models: Models, care: Care) -> None:
     await router.apply(ROLLOUT, endpoints(models))
-    log, stop, tally = care(router, now, rotate_bytes=4000), asyncio.Event(), Tally()
+    log, stop, tally = care(rotate_bytes=4000), asyncio.Event(), Tally()
     load = asyncio.create_task(router.load(stop, tally))
     while log.counts["rotated"] < 5:
         await log.step(ROLLOUT)
@@ -61,20 +76,20 @@ async def test_a_log_rotated_under_load_loses_no_line_and_doubles_none(router: R
     assert told(router)["routes"]["2"] == {"experiment": ROLLOUT.experiment, "salt": ROLLOUT.salt, "weightPercent": 25}
 
 
-async def test_an_agent_that_dies_between_the_two_steps_is_made_good_by_the_next(router: Router, models: Models, now: list[float]) -> None:
+async def test_an_agent_that_dies_between_the_two_steps_is_made_good_by_the_next(router: Router, models: Models, care: Care) -> None:
     await router.apply(QUIET, endpoints(models))
     await router.ask("ann")
     await router.logged(1)
     router.log_file.rename(router.log_file.with_name("access.jsonl.1"))
-    await care(router, now).step(QUIET)
+    await care().step(QUIET)
     await router.ask("bob")
     (line,) = await router.logged(1)
     assert line["user"] == "bob"
 
 
-async def test_an_old_log_is_rotated_and_an_empty_one_is_not(router: Router, models: Models, now: list[float]) -> None:
+async def test_an_old_log_is_rotated_and_an_empty_one_is_not(router: Router, models: Models, now: list[float], care: Care) -> None:
     await router.apply(QUIET, endpoints(models))
-    log = care(router, now, rotate_seconds=60)
+    log = care(rotate_seconds=60)
     now[0] += 61
     await log.step(QUIET)
     assert not list(router.directory.glob("access.jsonl.*"))
@@ -85,9 +100,9 @@ async def test_an_old_log_is_rotated_and_an_empty_one_is_not(router: Router, mod
     assert log.counts["rotated"] == 1
 
 
-async def test_unread_logs_past_the_limit_are_dropped_oldest_first_and_counted(router: Router, models: Models, now: list[float]) -> None:
+async def test_unread_logs_past_the_limit_are_dropped_oldest_first_and_counted(router: Router, models: Models, care: Care) -> None:
     await router.apply(QUIET, endpoints(models))
-    log = care(router, now, rotate_bytes=1, keep_bytes=1000)
+    log = care(rotate_bytes=1, keep_bytes=1000)
     for user in ("a", "b", "c", "d"):
         await router.ask(user)
         await router.logged(1)
@@ -106,8 +121,8 @@ def _exists(router: Router) -> Any:
     return exists
 
 
-async def test_a_directory_that_is_away_does_not_end_the_agent(router: Router, now: list[float]) -> None:
-    log = AccessLog(router.directory / "none", Envoy(router.admin), clock=lambda: now[0])
+async def test_a_directory_that_is_away_does_not_end_the_agent(router: Router, now: list[float], envoy: Envoy) -> None:
+    log = AccessLog(router.directory / "none", envoy, clock=lambda: now[0])
     await log.step(None)
     (router.directory / "none").mkdir()
     (router.directory / "none" / ".router.json.tmp").mkdir()  # cannot be written
@@ -140,14 +155,14 @@ def test_what_is_told_is_bounded() -> None:
     assert set(ledger.requests) <= {f"e{n}" for n in range(144, 400)}
 
 
-async def test_the_collector_computes_the_slices_that_envoy_chose(router: Router, models: Models, now: list[float]) -> None:
+async def test_the_collector_computes_the_slices_that_envoy_chose(router: Router, models: Models, care: Care) -> None:
     """The one place where both are in hand: the slices of a real Envoy, and the collector's own hash of the routes its agent tells."""
     users = [f"user-{number}" for number in range(150)] + ["u" * length for length in (1, 7, 31, 32, 33, 100, 256)] + ['quote"brace}']
     for revision, weight in ((2, 25), (3, 50), (4, 0.5)):
         await router.apply(at(weight, revision), endpoints(models))
         for user in users:
             await router.ask(user)
-    log = care(router, now)
+    log = care()
     for revision, weight in ((2, 25), (3, 50), (4, 0.5)):
         await log.step(at(weight, revision))
     lines = await router.logged(3 * len(users))
@@ -155,3 +170,28 @@ async def test_the_collector_computes_the_slices_that_envoy_chose(router: Router
     assert {line["revision"] for line in lines} == set(routes) == {2, 3, 4}
     assert [SLICES[routes[line["revision"]].slice(line["user"])] for line in lines] == [line["slice"] for line in lines]
     assert {line["slice"] for line in lines} == {"control", "rest", "candidate"}
+
+
+async def test_a_full_disk_fails_no_request_and_what_is_lost_can_be_seen(router: Router, models: Models, care: Care, envoy: Envoy) -> None:
+    await router.apply(ROLLOUT, endpoints(models))
+    log = care()
+    router.log_file.unlink()
+    router.log_file.symlink_to("/dev/full")
+    assert await envoy.reopen_logs()
+    for number in range(10):
+        status, _, _ = await router.ask(f"user-{number}")
+        assert status == 200
+
+    async def failed() -> bool:
+        await log.step(ROLLOUT)
+        return log.failed_writes > 0
+
+    await router.until("Envoy has noticed", failed)
+    router.log_file.unlink()  # there is space again
+    await log.step(ROLLOUT)
+    for number in range(5):
+        await router.ask(f"user-{number}")
+    found = await router.logged(5)
+    assert len(found) < 15, "some are lost for good"
+    await log.step(ROLLOUT)
+    assert sum(told(router)["requests"][ROLLOUT.experiment or ""].values()) == 15
