@@ -296,7 +296,8 @@ def _write(page: Path, lines: list[str], tolerances: dict[str, float], seed: int
     made = [
         f"`make bench-verdict`, {dt.datetime.now(dt.UTC):%Y-%m-%d}, {platform.machine()}, one of {os.cpu_count()} cores, Python "
         f"{platform.python_version()}, numpy {np.__version__}: {minutes:.0f} minutes ({time.process_time() / 60:.0f} of a core); "
-        f"seed {seed}, {runs} experiments a cell, looks at hours 1 to {LOOKS}. Standard error of a share: {errors[0]:.2%} at 2.5 %, {errors[1]:.2%} at 90 %.",
+        f"seed {seed}, {runs} experiments a cell, looks at hours 1 to {LOOKS}. "
+        f"Standard error of a share: {errors[0]:.2%} at 2.5 %, {errors[1]:.2%} at 90 %.",
         f"Tolerances: {', '.join(f'{name} {value:.0%}' for name, value in tolerances.items())}.",
         "Every bound holds." if not broken else "**Broken:** " + "; ".join(broken),
     ]
