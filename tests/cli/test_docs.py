@@ -40,6 +40,6 @@ def test_kubectl_completes_commands_and_names(
 
 def test_every_command_explains_itself(flywheel: Flywheel) -> None:
     commands = [line.split("`")[1] for line in rendered().splitlines() if line.startswith("## ")]
-    assert len(commands) == 16
+    assert len(commands) == 15
     for command in commands:
         assert flywheel(command.split()[-1], "--help").exit_code == 0

@@ -63,7 +63,7 @@ def test_users_are_sent_to_an_adopted_deployment_that_stays_as_it_is_until_it_is
     async def story() -> None:
         cluster = SimulatedCluster()
         theirs = deploy(cluster)
-        cluster.conversations = lambda: 0.0
+        cluster.kept = lambda: 0.0
         cluster.make("Flywheel", "demo", adopting())
         async with cluster.operator() as operator:
             await cluster.live(12)
@@ -82,7 +82,7 @@ def test_users_are_sent_to_an_adopted_deployment_that_stays_as_it_is_until_it_is
             assert cluster.state.objects[Ref("Service", arm)]["spec"] == service["spec"]
             assert cluster.state.version > written
 
-            cluster.conversations, cluster.answer = lambda: 60.0, lambda experiment: evidence(EQUAL, BETTER)
+            cluster.kept, cluster.answer = lambda: 60.0, lambda experiment: evidence(EQUAL, BETTER)
             parked = False
             for _ in range(200):
                 await cluster.live(0.5)
@@ -105,7 +105,7 @@ def test_users_are_sent_to_an_adopted_deployment_that_stays_as_it_is_until_it_is
 def test_what_keeps_users_from_an_adopted_deployment_is_said_with_its_mend_and_goes_on_by_itself_when_mended() -> None:
     async def story() -> None:
         cluster = SimulatedCluster()
-        cluster.conversations = lambda: 0.0
+        cluster.kept = lambda: 0.0
         cluster.make("Flywheel", "demo", adopting(port=9))
 
         async def says(reason: str, words: str) -> None:
@@ -142,7 +142,7 @@ def test_a_flywheel_that_is_made_again_without_the_word_adopt_goes_on_with_the_a
     async def story() -> None:
         cluster = SimulatedCluster()
         theirs = deploy(cluster)
-        cluster.conversations = lambda: 0.0
+        cluster.kept = lambda: 0.0
         cluster.make("Flywheel", "demo", adopting())
         async with cluster.operator():
             await cluster.live(12)
@@ -165,7 +165,7 @@ def test_under_delete_the_service_goes_with_the_flywheel_and_the_deployment_stay
     async def story() -> None:
         cluster = SimulatedCluster()
         theirs = deploy(cluster)
-        cluster.conversations = lambda: 0.0
+        cluster.kept = lambda: 0.0
         cluster.make("Flywheel", "demo", {**adopting(), "deletionPolicy": "Delete"})
         async with cluster.operator():
             await cluster.live(12)
@@ -183,7 +183,7 @@ def test_adopt_is_without_effect_once_there_is_a_champion_and_that_is_said() -> 
     async def story() -> None:
         cluster = SimulatedCluster()
         deploy(cluster)
-        cluster.conversations = lambda: 0.0
+        cluster.kept = lambda: 0.0
         cluster.make("Flywheel", "demo", FLYWHEEL)
         async with cluster.operator():
             await cluster.live(12)
@@ -206,7 +206,7 @@ def test_an_adopted_deployment_that_goes_away_later_is_named_and_users_keep_thei
     async def story() -> None:
         cluster = SimulatedCluster()
         deploy(cluster)
-        cluster.conversations = lambda: 0.0
+        cluster.kept = lambda: 0.0
         cluster.make("Flywheel", "demo", adopting())
         async with cluster.operator():
             await cluster.live(12)

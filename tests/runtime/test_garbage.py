@@ -13,7 +13,7 @@ from tests.runtime.test_killed_anywhere import CONVERSATIONS, FLYWHEEL, laps_ove
 async def a_lap(retention: dict[str, Any]) -> SimulatedCluster:
     """The first lap, to its promotion, and a while after it."""
     cluster = SimulatedCluster()
-    cluster.conversations = lambda: CONVERSATIONS[1]
+    cluster.kept = lambda: CONVERSATIONS[1]
     cluster.answer = users
     cluster.make("Flywheel", "demo", {**FLYWHEEL, "artifacts": {"retention": retention}})
     async with cluster.operator() as operator:

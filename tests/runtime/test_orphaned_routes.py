@@ -31,7 +31,7 @@ def routes(cluster: SimulatedCluster) -> Body:
 
 async def in_mid_experiment(cluster: SimulatedCluster, policy: str = "Retain", **spec: Any) -> None:
     """Live until half of the users are asked."""
-    cluster.conversations = lambda: 60.0
+    cluster.kept = lambda: 60.0
     cluster.answer = lambda experiment: evidence(EQUAL, EQUAL)
     cluster.make("Flywheel", "demo", {**asking(policy), **spec})
     async with cluster.operator():

@@ -74,7 +74,7 @@ def roles(state: State) -> dict[tuple[str, ...], list[str]]:
     found: dict[tuple[str, ...], list[str]] = {}
     for ref, body in sorted(state.objects.items()):
         labels = body["metadata"].get("labels") or {}
-        role = tuple(labels.get(LABEL + name, "") for name in ("generation", "stage", "training-run", "attempt", "arm"))
+        role = tuple(labels.get(LABEL + name, "") for name in ("generation", "stage", "record", "training-run", "attempt", "arm"))
         if ref.kind in ("TrainingRun", "RewardModel", "Rollout", "Job", "Deployment", "ControllerRevision") and any(role):
             found.setdefault((ref.kind, *role), []).append(ref.name)
     return found
