@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from flywheel.cli import main
+from flywheel.cli import acting
 from flywheel.cli.collect import report, request, size
 from flywheel.cli.errors import Problem
 from tests.cli.conftest import Flywheel
@@ -95,8 +95,8 @@ def api() -> Any:
 
 
 def test_the_command_asks_waits_and_tells(api: FakeApi, flywheel: Flywheel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(main, "EVERY", 0.01)
-    monkeypatch.setattr(main, "now", lambda: dt.datetime(2026, 11, 25, tzinfo=dt.UTC))
+    monkeypatch.setattr(acting, "EVERY", 0.01)
+    monkeypatch.setattr(acting, "now", lambda: dt.datetime(2026, 11, 25, tzinfo=dt.UTC))
     api.hold(recorded("Flywheel", "companion"))
     said = flywheel("gc", "flywheel/companion")
     assert (said.exit_code, said.output.splitlines()[0]) == (0, report(collected())[0])
