@@ -318,6 +318,14 @@ LISTED = {"flywheels", "generations", "trainingruns", "rewardmodels", "rollouts"
 LISTED |= {"controllerrevisions", "services", "serviceaccounts", "roles", "rolebindings", "poddisruptionbudgets", "leases"}
 
 
+async def prepare(server: ApiServer, operator: Operator, size: int) -> None:
+    """Make everything, and measure nothing."""
+    api = KubeApi(await load_configuration(str(server.kubeconfig)), max_requests=8, user_agent="bench")
+    operator.start()
+    await build(api, operator, 0, size, 120 + 20.0 * size)
+    await api.close()
+
+
 async def measure(server: ApiServer, operator: Operator, sizes: list[int], quick: bool) -> list[Row]:
     api = KubeApi(await load_configuration(str(server.kubeconfig)), max_requests=8, user_agent="bench")
     rows: list[Row] = []
@@ -402,21 +410,27 @@ def broken(row: Row) -> list[str]:
     return [f"{value:.3g} {unit}, at most {limit:g}" for value, limit, unit in told if value > limit]
 
 
-def bench(directory: Path, sizes: list[int], quick: bool) -> list[str]:
+def bench(directory: Path, sizes: list[int], *, quick: bool, only_build: bool) -> list[str]:
     """Everything between the start of etcd and its end; the limits that are broken."""
+    rows: list[Row] = []
     with started(directory, "10.96.0.0/16") as server:
         server.install_crds(ROOT / "crds")
         operator = Operator(server, directory / "operator.log")
         command = [sys.executable, "-m", "dev.bench.operator_world", "--kubeconfig", str(server.kubeconfig), "--flywheels", str(sizes[-1])]
         world = subprocess.Popen(command, preexec_fn=end_with_parent)
         try:
-            rows = asyncio.run(measure(server, operator, sizes, quick))
+            if only_build:
+                asyncio.run(prepare(server, operator, sizes[-1]))
+            else:
+                rows = asyncio.run(measure(server, operator, sizes, quick))
         except ClusterError as error:
             sys.exit(f"{error}\n{(directory / 'operator.log').read_text()[-2000:]}")
         finally:
             if operator.process is not None:
                 end(operator.process)
             end(world)
+    if not rows:
+        return []
     table(rows)
     return broken(rows[-1])
 
@@ -425,8 +439,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--sizes", default="100,300,1000")
     parser.add_argument("--state", type=Path, help="keep etcd's data of the last size here, or begin with what is kept")
+    parser.add_argument("--only-build", action="store_true", help="with --state: make the objects of the last size, for runs to come")
     parser.add_argument("--quick", action="store_true", help="shorter looks, for development")
     arguments = parser.parse_args()
+    if arguments.only_build and not arguments.state:
+        parser.error("--only-build keeps what it builds: give --state DIR")
     sizes = [int(size) for size in arguments.sizes.split(",")]
     shm = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - etcd's fsync is not what is measured
     print(f"machine    {platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}")
@@ -434,9 +451,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-operator-", dir=shm) as directory:
         if arguments.state and arguments.state.is_dir():
             shutil.copytree(arguments.state, Path(directory) / "etcd")
-        failures = bench(Path(directory), sizes, arguments.quick)
+        failures = bench(Path(directory), sizes, quick=arguments.quick, only_build=arguments.only_build)
         if arguments.state and not arguments.state.is_dir():
             shutil.copytree(Path(directory) / "etcd", arguments.state)
+    if arguments.only_build:
+        print(f"built: {arguments.state}")
+        return
     print("\n" + ("\n".join(f"BROKEN     {failure}" for failure in failures) or "every limit is held"))
     sys.exit(1 if failures else 0)
 
