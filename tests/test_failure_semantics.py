@@ -1,4 +1,4 @@
-"""docs/failure-semantics.md promises nothing that no test shows."""
+"""docs/failure-semantics.md and docs/known-pains.md promise nothing that no test shows."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from flywheel.api.reasons import Reason
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "failure-semantics.md").read_text()
 ROWS = [line for line in PAGE.splitlines() if line.startswith("| ") and not line.startswith(("| what fails", "| ---"))]
+PAINS = [line for line in (ROOT / "docs" / "known-pains.md").read_text().splitlines() if line.startswith("| ")][2:]
 SHOWN = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 
 
@@ -26,6 +27,14 @@ def test_every_row_is_shown_by_tests_that_exist(row: str) -> None:
     assert row.count(" | ") == 4, "what fails, what you see, what happens, what to do, shown by"
     shown = SHOWN.findall(row)
     assert shown, "a row without a test is a hope"
+    assert [f"{path}::{name}" for path, name in shown if name not in names_in(path)] == []
+
+
+@pytest.mark.parametrize("row", PAINS, ids=lambda row: row.split("|")[1].strip()[:40])
+def test_every_pain_of_other_controllers_is_met_by_tests_that_exist(row: str) -> None:
+    assert row.count(" | ") == 3, "pain, for example, what Flywheel does instead, shown by"
+    shown = SHOWN.findall(row)
+    assert shown
     assert [f"{path}::{name}" for path, name in shown if name not in names_in(path)] == []
 
 
