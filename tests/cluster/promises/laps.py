@@ -24,6 +24,7 @@ RATE = 5.0  # requests a second to each service
 # Everything that the operator makes, by itself or through what it makes.
 MADE = "generations,trainingruns,rewardmodels,rollouts,jobs,deployments,controllerrevisions,configmaps,services,serviceaccounts,roles,"
 MADE += "rolebindings,poddisruptionbudgets"
+RECORD = "modelflywheel.dev/record"
 OURS = "app.kubernetes.io/managed-by=flywheel-operator"
 HASH = re.compile(r"-[0-9a-f]{8,10}(?=-|$)")  # of the owner's UID, among other things
 
@@ -119,7 +120,9 @@ def settled(namespace: str) -> bool:
     wanted = {(kind, service): end for service, end in ENDS.items() for kind in ("Generation", "Rollout")}
     champions = {b["metadata"]["name"]: (status(b).get("champion") or {}).get("generation") for b in items if b["kind"] == "Flywheel"}
     serving = all(phases.get(("Flywheel", service)) == "Serving" for service in ENDS)
-    return serving and phases.items() >= wanted.items() and champions == {WANTED: lap_name(WANTED), UNWANTED: f"{UNWANTED}-initial"}
+    recorded = all(space.condition(b, "Recorded").get("status") == "True" for b in items if b["kind"] == "Generation")
+    ended = recorded and phases.items() >= wanted.items()
+    return serving and ended and champions == {WANTED: lap_name(WANTED), UNWANTED: f"{UNWANTED}-initial"}
 
 
 def outcome_at_rest(namespace: str) -> dict[str, Any]:
@@ -185,7 +188,7 @@ def _end(body: Body) -> Body:
         "phase": told.get("phase"),
         "decision": [decision.get("verdict"), decision.get("reason")],
         "conditions": {c["type"]: [c["status"], c.get("reason")] for c in told.get("conditions") or ()},
-        "artifact": (told.get("artifact") or told.get("model") or {}).get("digest"),
+        "artifact": "a record" if RECORD in (body["metadata"].get("labels") or {}) else _made(told),
         "stages": {
             s["name"]: [s["phase"], (s.get("artifact") or {}).get("digest"), plain(s.get("child") or "")] for s in told.get("stages") or ()
         },
@@ -197,6 +200,12 @@ def _end(body: Body) -> Body:
         "laps": told.get("laps"),
     }
     return {key: value for key, value in end.items() if value not in (None, {}, [], [None, None])}
+
+
+def _made(told: Body) -> str | None:
+    """The digest of what was made. Not of a record: it holds names, uids and times."""
+    digest: str | None = (told.get("artifact") or told.get("model") or {}).get("digest")
+    return digest
 
 
 def _routes(body: Body) -> Body:
