@@ -46,6 +46,15 @@ MINIMAL = [
 ]
 
 
+def in_own_name(apiserver: ApiServer, body: Object) -> Object:
+    """The object with its approvals given by whoever asks: where the chart is installed, no other is taken."""
+    if "approvals" not in body["spec"]:
+        return body
+    me = json.loads(apiserver.kubectl("auth", "whoami", "-o", "json").output)["status"]["userInfo"]["username"]
+    approvals = [{**approval, "by": me} for approval in body["spec"]["approvals"]]
+    return {**body, "spec": {**body["spec"], "approvals": approvals}}
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 @pytest.mark.parametrize("server_side", [False, True], ids=["client-side", "server-side"])
 def test_an_example_is_accepted(apiserver: ApiServer, path: Path, server_side: bool) -> None:
@@ -56,6 +65,7 @@ def test_an_example_is_accepted(apiserver: ApiServer, path: Path, server_side: b
 @pytest.mark.parametrize("body", MINIMAL, ids=lambda body: f"{body['kind']} {body['spec'].get('method', '')}".strip())
 def test_the_api_server_and_the_operator_fill_in_the_same_defaults(apiserver: ApiServer, body: Object) -> None:
     """An object read from the API server and one read from YAML mean the same to the operator."""
+    body = in_own_name(apiserver, body)
     answer = apiserver.kubectl("create", "--dry-run=server", "-o", "json", "-f", "-", stdin=json.dumps(body))
     assert answer.accepted, answer.error
     kind = MODELS[body["kind"]]
@@ -64,6 +74,7 @@ def test_the_api_server_and_the_operator_fill_in_the_same_defaults(apiserver: Ap
 
 @pytest.mark.parametrize("body", MINIMAL, ids=lambda body: f"{body['kind']} {body['spec'].get('method', '')}".strip())
 def test_what_the_operator_would_write_is_accepted(apiserver: ApiServer, body: Object) -> None:
+    body = in_own_name(apiserver, body)
     spec = MODELS[body["kind"]].model_validate(body).spec.dump()  # type: ignore[attr-defined]
     answer = apiserver.check({**body, "spec": spec})
     assert answer.accepted, answer.error

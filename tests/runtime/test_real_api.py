@@ -147,11 +147,21 @@ async def test_killing_the_operator_again_and_again_changes_no_outcome_and_makes
             await stage.kill()
             await stage.start()
         await stage.reaches("Generation", "g1", "Promoted", seconds=90)
-        assert len(await stage.every("Job", "batch/v1")) == 1
-        assert len(await stage.every("TrainingRun")) == 1
+        await until_recorded(stage, "g1")
+        runs = await stage.every("TrainingRun")
+        assert sorted("modelflywheel.dev/record" in run["metadata"]["labels"] for run in runs) == [False, True], (
+            "a stage's, and the record's"
+        )
+        assert len(await stage.every("Job", "batch/v1")) == 2
         assert len(await stage.every("Rollout")) == 1
-        run = (await stage.every("TrainingRun"))[0]
-        assert len(run["status"]["attempts"]) == 1
+        assert [len(run["status"]["attempts"]) for run in runs] == [1, 1]
+
+
+async def until_recorded(stage: Stage, name: str) -> None:
+    """The record of a lap lies in the store."""
+    async with asyncio.timeout(60):
+        while "recordArtifact" not in (await stage.get("Generation", name))["status"]:  # noqa: ASYNC110 - polled like a user would
+            await asyncio.sleep(0.1)
 
 
 async def test_a_second_replica_stands_by_and_takes_over_when_the_leader_is_killed(tmp_path: Path) -> None:

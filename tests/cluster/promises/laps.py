@@ -53,9 +53,9 @@ def lap(service: str, store: Store) -> Body:
             "gates": [{"metric": "loss_last", "operator": "GreaterThan", "value": 0.0}],
         },
     ]
-    # Every user of the better model writes four times, every other once: in seconds no number is doubtful. Harm is found long before this
-    # window ends, success at the end of the other.
-    window = "20s" if service == WANTED else "10m"
+    # Every user of the better model writes four times, every other once: no number is doubtful once each has met some of the fifty users
+    # that come by. Harm is found long before this window ends, success at the end of the other.
+    window = "45s" if service == WANTED else "10m"
     rollout = {
         "traffic": {"steps": [{"weightPercent": 50}]},
         "metrics": [{"name": name, "role": "Success", "margin": 0.05} for name in ("breadth", "depth")],
