@@ -19,7 +19,7 @@ from tests.cluster.promises.users import Reply, crowd
 WANTED, UNWANTED = "wanted", "unwanted"  # two Flywheels, each with one lap
 ENDS = {WANTED: "Promoted", UNWANTED: "RolledBack"}
 PATIENCE = 600  # seconds; two vLLMs start beside four trainers
-QUIET = 8  # seconds in which nothing happens any more
+QUIET = 30  # seconds in which nothing happens any more: longer than the lease of an operator that died lasts (15 s)
 RATE = 5.0  # requests a second to each service
 # Everything that the operator makes, by itself or through what it makes.
 MADE = "generations,trainingruns,rewardmodels,rollouts,jobs,deployments,controllerrevisions,configmaps,services,serviceaccounts,roles,"
