@@ -41,7 +41,9 @@ def lap(service: str, store: Store) -> Body:
     steps: Body = {"maxSteps": 2, "batchSize": 4, "learningRate": 0.001, "maxLength": 64}
     turns = {"method": "Curate", "datasets": [objects.data("conversations", "promises-turns", store.turns)], **small}
     pairs = [objects.data(name, "promises-pairs", store.pairs) | {"subset": "preferences-reward"} for name in ("train", "eval")]
-    reward = {"method": "Reward", "model": {"type": "Base"}, "datasets": pairs, "parameters": steps, **small}
+    # Long enough to be seen in training: whoever follows a dead operator waits for its lease first.
+    longer = {**steps, "maxSteps": 600}
+    reward = {"method": "Reward", "model": {"type": "Base"}, "datasets": pairs, "parameters": longer, **small}
     sft = {"method": "SFT", "model": {"type": "Base"}, "parameters": steps, **small}
     stages = [
         {"name": "curate", "run": turns},
