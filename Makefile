@@ -37,7 +37,7 @@ crds: venv ## generate crds/ and the chart's copy from operator/flywheel/api
 cli-docs: venv ## generate docs/cli.md from operator/flywheel/cli
 	$(PYTHON) -m dev.cli_docs
 
-test: test-unit test-ml test-cluster ## every test but the twin of the kill test, `make test-kill` (about 30 minutes warm, about an hour on a bare machine)
+test: test-unit test-ml test-cluster ## every test but the twin of the kill test, `make test-kill` (30 to 40 minutes warm, some 20 more on a bare machine)
 
 test-unit: venv ## operator, collector, router (a real Envoy) and simulator
 	$(PYTHON) -m pytest -q -m "not cluster" --ignore=tests/trainers tests
@@ -72,7 +72,7 @@ bench-router: venv ## weight change to first effect, added latency, failed reque
 bench-collector: venv ## turns a second on one core, memory, recount
 	$(PYTHON) -m dev.bench.collector
 
-bench-operator: venv ## what the operator costs at 100, 300 and 1,000 Flywheels (a real API server; about an hour, most of it to make the objects)
+bench-operator: venv ## what the operator costs at 100, 300 and 1,000 Flywheels (a real API server; an hour is expected, most of it to make the objects; measured to 60 so far)
 	$(PYTHON) -m dev.bench.operator $(BENCH_ARGS)
 
 lock: ## resolve pyproject.toml again into requirements/*.lock

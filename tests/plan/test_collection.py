@@ -70,6 +70,16 @@ def ended(name: str, hours: int, verdict: str = "Rejected", **status: Any) -> Ge
     return body.model_copy(update={"metadata": body.metadata.model_copy(update={"generation": 1})})
 
 
+def test_its_pod_comes_from_where_the_laps_pods_come_from_patched_default_stages_too() -> None:
+    patch = {"name": "curate", "patch": {"run": {"image": "registry.example/trainer:v2", "serviceAccountName": "trainer"}}}
+    store = Store(generationTemplate={"stagePatches": [patch]})
+    store.ask("dry-run now")
+    store.step()
+    store.step()
+    (run,) = store.runs.values()
+    assert (run.spec.image, run.spec.service_account_name) == ("registry.example/trainer:v2", "trainer")
+
+
 def test_nothing_is_collected_unless_the_policy_or_a_person_says_so() -> None:
     store = Store(ended("g1", 1))
     assert store.step() == []

@@ -288,6 +288,13 @@ def test_what_an_earlier_lap_has_made_of_the_same_is_taken_over_without_a_pod() 
     assert events(world).count("Reused") == 1
 
 
+def test_the_record_of_a_lap_says_by_which_method_and_run_a_stage_that_was_taken_over_had_been_made() -> None:
+    record = looking_back(rollout=None).run(5).record
+    assert record is not None
+    (stage,) = record.stages
+    assert (stage.method, stage.reused_from, stage.child is not None) == ("SFT", "g0-sft-1", True)
+
+
 def test_the_result_stays_when_the_earlier_run_goes() -> None:
     world = looking_back(rollout=None, deadline="1h")
     world.run(2)

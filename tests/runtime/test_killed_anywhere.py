@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -19,6 +18,7 @@ from flywheel.api.generation import TERMINAL_GENERATION_PHASES
 from flywheel.api.rollout import TERMINAL_ROLLOUT_PHASES
 from flywheel.plan.base import LABEL
 from flywheel.stats.verdict import Evidence
+from tests.differences import differences
 from tests.plan.rollout_world import BETTER, EQUAL, WORSE, evidence
 from tests.runtime import faketime
 from tests.runtime.simulated_api import State
@@ -170,15 +170,6 @@ def timeless(value: Any, first: int) -> Any:
         value = re.sub(r'"(revision|cpuSeconds)": ?[\d.]+', "", RECORDS.sub(r"\1-<content>", value))
         return CLOCK.sub("<time>", value)
     return value - first if isinstance(value, int) and value >= first else value
-
-
-def differences(expected: Any, found: Any, path: str = "") -> Iterator[str]:
-    """Where two outcomes differ."""
-    if isinstance(expected, dict) and isinstance(found, dict):
-        for key in sorted(expected.keys() | found.keys()):
-            yield from differences(expected.get(key), found.get(key), f"{path}/{key}")
-    elif expected != found:
-        yield f"{path}: {expected!r} became {found!r}"
 
 
 # --------------------------------------------------------------------------------------------------------------------- tests

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from flywheel.api.base import format_time
+from tests.differences import differences
 from tests.runtime import faketime
 from tests.runtime.simulated_api import Body, Ref, State
 from tests.runtime.simulated_cluster import SimulatedCluster, rendered_once, result
-from tests.runtime.test_killed_anywhere import AT_ONCE, BASE, RESTART, Death, Lap, differences, outcome
+from tests.runtime.test_killed_anywhere import AT_ONCE, BASE, RESTART, Death, Lap, outcome
 
 DATA = [{"name": "train", "from": {"type": "Uri", "uri": "file:///flywheel/data", "digest": "sha256:" + "d" * 64}}]
 SFT = {"name": "sft", "run": {"method": "SFT", "model": {"type": "Base"}, "datasets": DATA}}

@@ -5,10 +5,9 @@ from __future__ import annotations
 import aiohttp
 
 from flywheel.adapters.http import get_json
-from flywheel.adapters.kube_api import KubeApi
+from flywheel.adapters.kube_api import KubeApi, find
 from flywheel.adapters.resources import object_path
 from flywheel.plan.base import Manifest
-from flywheel.ports import ClusterError
 
 TIMEOUT = aiohttp.ClientTimeout(total=5.0)
 LOCKED = (": status 401", ": status 403")  # it answers, but only to who has its key
@@ -23,8 +22,8 @@ class AdoptedDeployments:
 
     async def read(self, namespace: str, deployment: str, service: str) -> tuple[Manifest | None, Manifest | None]:
         """Two GETs."""
-        found = await self._get(object_path("apps/v1", "Deployment", namespace, deployment))
-        return found, await self._get(object_path("v1", "Service", namespace, service))
+        found = await find(self._api, object_path("apps/v1", "Deployment", namespace, deployment))
+        return found, await find(self._api, object_path("v1", "Service", namespace, service))
 
     async def models(self, address: str) -> tuple[tuple[str, ...] | None, str]:
         """What `/v1/models` lists."""
@@ -34,11 +33,3 @@ class AdoptedDeployments:
         listed = answer.get("data")
         entries = listed[:MAX_MODELS] if isinstance(listed, list) else []
         return tuple(one["id"][:256] for one in entries if isinstance(one, dict) and isinstance(one.get("id"), str)), ""
-
-    async def _get(self, path: str) -> Manifest | None:
-        try:
-            return await self._api.request("GET", path)
-        except ClusterError as error:
-            if error.status != 404:
-                raise
-            return None

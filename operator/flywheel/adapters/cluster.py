@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 from typing import Any
 
-from flywheel.adapters.kube_api import KubeApi
+from flywheel.adapters.kube_api import KubeApi, find
 from flywheel.adapters.resources import collection_path, object_path
 from flywheel.api.base import API_VERSION
 from flywheel.plan.base import LABEL, MANAGED_BY, MANAGER, Manifest, stable_hash
@@ -39,7 +39,7 @@ class KubernetesCluster:
                 if error.status not in (409, 422):  # gone; or another object, which the server calls a change of an immutable field
                     raise
                 self._ours.pop(path, None)
-        found = await self._look(path)
+        found = await find(self._api, path)
         if found is None:
             # Without force: if somebody takes the name at this moment, his fields are refused to us, and the next pass sees whose it is.
             return self._remember(path, await self._patch(manifest, force=False))
@@ -55,14 +55,6 @@ class KubernetesCluster:
             body=manifest,
             content_type="application/apply-patch+yaml",
         )
-
-    async def _look(self, path: str) -> Manifest | None:
-        try:
-            return await self._api.request("GET", path)
-        except ClusterError as error:
-            if error.status != 404:
-                raise
-            return None
 
     def _remember(self, path: str, made: Manifest) -> Manifest:
         self._ours[path] = made["metadata"]["uid"]

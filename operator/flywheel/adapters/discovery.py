@@ -7,7 +7,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
-from flywheel.adapters.kube_api import KubeApi
+from flywheel.adapters.kube_api import KubeApi, find
 from flywheel.adapters.resources import collection_path, resource_of
 from flywheel.adapters.watch import Informer, Sink
 from flywheel.ports import ClusterError
@@ -76,13 +76,8 @@ class OptionalKind:
         self._looked.set()
 
     async def _served(self) -> bool:
-        try:
-            found = await self._api.request("GET", f"/apis/{self._api_version}")
-        except ClusterError as error:
-            if error.status == 404:
-                return False
-            raise
-        return any(resource["name"] == self._plural for resource in found.get("resources") or ())
+        found = await find(self._api, f"/apis/{self._api_version}")
+        return found is not None and any(resource["name"] == self._plural for resource in found.get("resources") or ())
 
     async def _stop(self) -> None:
         for task in self._running:

@@ -186,3 +186,13 @@ async def _lines(content: aiohttp.StreamReader, what: str) -> AsyncIterator[Mani
             if whole.strip():
                 yield _object(whole, what)
         parts.append(rest)
+
+
+async def find(api: KubeApi, path: str) -> Manifest | None:
+    """What is there, or None."""
+    try:
+        return await api.request("GET", path)
+    except ClusterError as error:
+        if error.status != 404:
+            raise
+        return None

@@ -50,6 +50,7 @@ class RecordedStage(Resource):
     parameters: Annotated[str | None, Field(max_length=71, description="sha256 of the resolved spec of its run.")] = None
     image: Annotated[str | None, Field(max_length=512, description="Image it ran: by digest where the node told it.")] = None
     artifact: Annotated[str | None, Field(max_length=71, description="Digest of what it made.")] = None
+    reused_from: Annotated[ObjectName | None, Field(description="The earlier TrainingRun whose result it took over.")] = None
 
 
 class RecordedGate(Resource):

@@ -17,9 +17,9 @@ from flywheel.api.generation import TERMINAL_GENERATION_PHASES, Generation
 from flywheel.api.rollout import Rollout
 from flywheel.api.training_run import TrainingRun
 from flywheel.plan.base import LABEL, MANAGED_BY, Action, Create, Delete, Emit, Manifest, Owner, child_name
-from flywheel.plan.default_stages import default_stages
 from flywheel.plan.errands import errand_pod
 from flywheel.plan.garbage import COLLECTION, MAX_KEPT, Mark, releasable
+from flywheel.plan.generation_lap import stages_if_any
 
 ASK = LABEL + "collect-garbage"  # `dry-run <anything>` or `delete <anything>`: a new value asks for a collection
 DRY_RUN, DELETE = "dry-run", "delete"
@@ -160,7 +160,7 @@ def _manifest(flywheel: Flywheel, current: Collection, mark: Mark) -> Manifest:
         "method": "GarbageCollect",
         "parameters": parameters,
         "storage": flywheel.spec.storage.dump(),
-        **errand_pod(flywheel.spec.generation_template.stages or default_stages()),
+        **errand_pod(stages_if_any(flywheel.spec.generation_template)),
     }
     return {"apiVersion": API_VERSION, "kind": "TrainingRun", "metadata": metadata, "spec": spec}
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from flywheel.api.base import parse_duration
 from flywheel.api.flywheel import CountedLaps, Flywheel, FlywheelStatus
 from flywheel.api.generation import TERMINAL_GENERATION_PHASES, Generation
-from flywheel.plan.base import LABEL, stable_hash
+from flywheel.api.names import retry_token
+from flywheel.plan.base import stable_hash
 
-RETRY = LABEL + "retry"
 BAD = ("Rejected", "RolledBack", "Held", "Failed")
 GOOD = ("Promoted", "Completed")  # an Inconclusive lap is neither
 
@@ -26,7 +26,7 @@ def count_failures(flywheel: Flywheel, status: FlywheelStatus, generations: Sequ
         until=before.until if before else None,
         last_failure=before.last_failure if before else None,
         template=_template(flywheel),
-        retry=(flywheel.metadata.annotations.get(RETRY) or "")[:256] or None,
+        retry=retry_token(flywheel.metadata),
     )
     if before is None or (before.template, before.retry) != (counted.template, counted.retry):
         newest = _end(ended[-1]) if ended else counted.until  # what ended before counts no more

@@ -15,11 +15,11 @@ from typing import Any
 
 from flywheel.api.flywheel import Flywheel
 from flywheel.api.generation import Generation
+from flywheel.api.names import retry_token
 from flywheel.api.rollout import TERMINAL_ROLLOUT_PHASES, Rollout
 from flywheel.plan.base import LABEL, Manifest
 
 COLLECTION = LABEL + "collection"  # on the TrainingRuns that collect: their list of what stays is no reference
-RETRY = LABEL + "retry"
 PREFIX = 20  # hexadecimal digits of a digest in the list: another artifact of the same prefix is kept as well
 MAX_KEPT = 20_000  # a list that fits into an object
 _DIGEST = re.compile(r"sha256[:-]([0-9a-f]{64})")
@@ -56,8 +56,7 @@ def _over(generation: Generation) -> bool:
     decision, meta = generation.status.decision, generation.metadata
     if decision is None or decision.verdict in ("Promoted", "Completed") or generation.status.completion_time is None:
         return False
-    token = meta.annotations.get(RETRY)
-    return generation.status.revision == meta.generation and (not token or token[:256] == generation.status.retry)
+    return generation.status.revision == meta.generation and retry_token(meta) in (None, generation.status.retry)
 
 
 def mark(flywheel: Flywheel, released: Sequence[str], bodies: Iterable[Manifest]) -> Mark:

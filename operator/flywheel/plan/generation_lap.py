@@ -28,6 +28,14 @@ def lap_stages(spec: GenerationTemplate, *, began_unpinned: bool = False) -> tup
     return _in_order(patched) if spec.default_stages == "Extend" else tuple(patched)
 
 
+def stages_if_any(spec: GenerationTemplate, pinned: tuple[Stage, ...] = ()) -> tuple[Stage, ...]:
+    """The stages as they were pinned, else as the spec has them. A spec that makes no lap, which the planner refuses, has none."""
+    try:
+        return pinned or lap_stages(spec)
+    except InputError:
+        return ()
+
+
 def check_lap(spec: GenerationTemplate, stages: tuple[Stage, ...]) -> None:
     """Refuse what can't run: unknown names, circles, inputs from a stage that is skipped. Raises InputError."""
     _known("skip", spec.skip, [stage.name for stage in stages])

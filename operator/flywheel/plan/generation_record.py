@@ -27,6 +27,7 @@ from flywheel.api.generation_record import (
 from flywheel.api.rollout import Rollout
 from flywheel.api.training_run import TrainingRun
 from flywheel.plan.base import LABEL
+from flywheel.plan.generation_lap import stages_if_any
 from flywheel.plan.generation_observed import GenerationObserved
 from flywheel.plan.prices import lap_cost
 
@@ -46,7 +47,8 @@ def build_record(observed: GenerationObserved, status: GenerationStatus) -> Gene
         return None
     generation, rollout = observed.generation, observed.rollout
     spec = observed.snapshot or generation.spec
-    stages = tuple(_stage(observed, stage) for stage in status.stages)
+    asked = {stage.name: stage.run.method if stage.run else "Reward" for stage in stages_if_any(spec, observed.stages or ())}
+    stages = tuple(_stage(observed, stage, asked) for stage in status.stages)
     return GenerationRecord(
         generation=generation.metadata.name,
         flywheel=generation.spec.flywheel,
@@ -156,17 +158,18 @@ def _run(observed: GenerationObserved, stage: StageStatus) -> TrainingRun | None
     return observed.training_runs.get(stage.child or "")
 
 
-def _stage(observed: GenerationObserved, stage: StageStatus) -> RecordedStage:
+def _stage(observed: GenerationObserved, stage: StageStatus, methods: Mapping[str, str]) -> RecordedStage:
     run = _run(observed, stage)
     asked = run.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"suspend", "storage"}) if run else None
     return RecordedStage(
         name=stage.name,
-        method=run.spec.method if run else "Reward" if stage.kind == "RewardModel" else "Unknown",
+        method=run.spec.method if run else methods.get(stage.name, "Unknown"),
         phase=stage.phase,
         child=stage.child,
         parameters=canonical_digest(asked) if asked is not None else None,
         image=_image(observed, run) if run else None,
         artifact=stage.artifact.digest if stage.artifact else None,
+        reused_from=stage.reused_from,
     )
 
 

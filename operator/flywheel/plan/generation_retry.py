@@ -7,25 +7,17 @@ from collections.abc import Iterable
 
 from flywheel.api.base import parse_duration
 from flywheel.api.generation import Generation, GenerationStatus, Stage, StageStatus
-from flywheel.api.names import RETRY, RETRY_STAGE
+from flywheel.api.names import RETRY_STAGE, retry_token
 from flywheel.api.reasons import Reason
+from flywheel.plan.attempts import EXIT_CONFIG, EXIT_DATA, TRAINER_REASONS
 from flywheel.plan.generation_inputs import dependencies
 
 MAX_BACKOFF = dt.timedelta(hours=1)
 ENDED_WELL = ("Passed", "Held", "Rejected", "AwaitingApproval")  # it has a result: another one needs another child
 # The same inputs would fail in the same way.
 PERMANENT = {
-    Reason.INVALID_SPEC,
-    Reason.INVALID_CONFIG,
-    Reason.INVALID_PARAMETER,
-    Reason.DATASET_MISSING,
-    Reason.DATASET_EMPTY,
-    Reason.DATASET_INVALID,
-    Reason.DIGEST_MISMATCH,
-    Reason.MODEL_MISSING,
-    Reason.MODEL_INVALID,
-    Reason.VALIDATION_FAILED,
-    Reason.NAME_CONFLICT,
+    *(TRAINER_REASONS[EXIT_CONFIG] | TRAINER_REASONS[EXIT_DATA]),
+    *(Reason.INVALID_SPEC, Reason.VALIDATION_FAILED, Reason.NAME_CONFLICT),
 }
 
 
@@ -61,7 +53,7 @@ def asked_for(generation: Generation) -> str | None:
     """The one stage that a new retry annotation is about; None: all that failed."""
     named = generation.metadata.annotations.get(RETRY_STAGE)
     known = {stage.name for stage in generation.status.stages}
-    return named if named in known and generation.metadata.annotations.get(RETRY, "")[:256] != generation.status.retry else None
+    return named if named in known and retry_token(generation.metadata) != generation.status.retry else None
 
 
 def remembered(status: GenerationStatus, only: str | None, token: str | None) -> tuple[StageStatus, ...]:

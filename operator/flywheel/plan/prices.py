@@ -133,7 +133,7 @@ def usage(run: TrainingRun, table: PriceTable) -> Usage:
     """GPU-seconds as the run's status has them; CPU-seconds of the attempts that have ended."""
     spans = [(a.end_time - a.start_time).total_seconds() for a in run.status.attempts if a.start_time and a.end_time]
     asked = (run.spec.resources.requests if run.spec.resources else None) or DEFAULT_RESOURCES.get("requests", {})
-    cpus = cores(asked.get("cpu", 0)) * int(getattr(run.spec, "nodes", 1))
+    cpus = cores(asked.get("cpu", 0)) * run.spec.nodes
     return Usage(run.status.gpu_seconds, round(cpus * sum(max(0.0, span) for span in spans), 1), table.on(run.spec.node_selector))
 
 

@@ -10,14 +10,13 @@ import datetime as dt
 from dataclasses import dataclass
 
 from flywheel.api.base import API_VERSION, get_condition, set_condition
-from flywheel.api.generation import Generation, GenerationSpec, GenerationStatus, Stage
+from flywheel.api.generation import Generation, GenerationSpec, GenerationStatus
 from flywheel.api.names import RETRY
 from flywheel.api.reasons import Reason
 from flywheel.api.training_run import TrainingRun
 from flywheel.plan.base import LABEL, MANAGED_BY, Action, Apply, Manifest, Owner, child_name
 from flywheel.plan.errands import errand_pod
-from flywheel.plan.generation_inputs import InputError
-from flywheel.plan.generation_lap import lap_stages
+from flywheel.plan.generation_lap import stages_if_any
 from flywheel.plan.generation_observed import GenerationObserved
 
 RECORD = LABEL + "record"  # on these runs: the revision whose record they write
@@ -113,17 +112,9 @@ def _made(observed: GenerationObserved, spec: GenerationSpec, status: Generation
         "method": "Record",
         "parameters": {"record": status.record.dump()},
         "storage": flywheel.spec.storage.dump(),
-        **errand_pod(_stages(observed, spec)),
+        **errand_pod(stages_if_any(spec, observed.stages or ())),
     }
     return (Apply({"apiVersion": API_VERSION, "kind": "TrainingRun", "metadata": metadata, "spec": body}),)
-
-
-def _stages(observed: GenerationObserved, spec: GenerationSpec) -> tuple[Stage, ...]:
-    """The lap's stages. One that was refused because they make no lap has none, and is recorded all the same."""
-    try:
-        return observed.stages or lap_stages(spec)
-    except InputError:
-        return ()
 
 
 def _read_earlier(observed: GenerationObserved, status: GenerationStatus) -> GenerationStatus:

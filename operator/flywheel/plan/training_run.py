@@ -135,10 +135,10 @@ def _follow(this: _Pass, attempt: Attempt) -> Plan:
 def _spent(this: _Pass, attempt: Attempt, job: JobState) -> float:
     """GPU-seconds so far: exact at the end, meanwhile as of the last poll. A number that grew at every look would write the
     status at every look, and every write is a reason to look again."""
-    gpus = this.run.spec.gpus_per_node
-    spent = ends.gpu_seconds(job, gpus, this.now)
+    a_pod = this.run.spec.gpus_per_node
+    spent = ends.gpu_seconds(job, a_pod, this.now)
     over = job.succeeded or job.failed or any(pod.exit_code is not None for pod in job.pods)
-    due = spent - attempt.gpu_seconds >= gpus * this.observed.poll.total_seconds()
+    due = spent - attempt.gpu_seconds >= a_pod * this.observed.poll.total_seconds()
     return max(attempt.gpu_seconds, spent) if over or due else attempt.gpu_seconds
 
 

@@ -10,7 +10,7 @@ import asyncio
 import sys
 import time
 
-from flywheel.adapters.kube_api import KubeApi, load_configuration
+from flywheel.adapters.kube_api import KubeApi, find, load_configuration
 from flywheel.api.crd import crds
 from flywheel.api.crd_upgrade import Manifest, replacement, unknown
 from flywheel.ports import ClusterError, Conflict
@@ -23,11 +23,8 @@ BACKOFF = 2.0  # seconds
 async def bring(api: KubeApi, wanted: Manifest) -> str:
     """Write one CRD; what was done, in words. Raises ClusterError."""
     name = wanted["metadata"]["name"]
-    try:
-        found = await api.request("GET", f"{PATH}/{name}")
-    except ClusterError as error:
-        if error.status != 404:
-            raise
+    found = await find(api, f"{PATH}/{name}")
+    if found is None:
         await api.request("POST", PATH, body=wanted)
         return f"{name}: created"
     if more := unknown(found, wanted):

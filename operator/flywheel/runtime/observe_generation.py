@@ -12,8 +12,7 @@ from flywheel.api.training_run import TrainingRun
 from flywheel.plan.base import Manifest
 from flywheel.plan.collection import gone
 from flywheel.plan.generation_cache import looks_back
-from flywheel.plan.generation_inputs import InputError
-from flywheel.plan.generation_lap import lap_stages
+from flywheel.plan.generation_lap import stages_if_any
 from flywheel.plan.generation_observed import GenerationObserved, other_rollout
 from flywheel.plan.recording import RECORD
 from flywheel.runtime.cache import View
@@ -84,9 +83,5 @@ def _earlier_runs(
     return tuple(world.parser.parse(TrainingRun, b) for b in view.labelled("TrainingRun", "flywheel", generation.spec.flywheel))
 
 
-def _stages(spec: GenerationSpec | None, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
-    """The lap's stages as far as they can be told; a spec that makes none is the planner's to refuse."""
-    try:
-        return stages or (lap_stages(spec) if spec else ())
-    except InputError:
-        return ()
+def _stages(spec: GenerationSpec | None, pinned: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    return stages_if_any(spec, pinned) if spec else ()

@@ -6,7 +6,6 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -15,6 +14,7 @@ from tests.cluster.promises import objects, space
 from tests.cluster.promises.conftest import Store
 from tests.cluster.promises.space import Body, status
 from tests.cluster.promises.users import Reply, crowd
+from tests.differences import differences
 
 WANTED, UNWANTED = "wanted", "unwanted"  # two Flywheels, each with one lap
 ENDS = {WANTED: "Promoted", UNWANTED: "RolledBack"}
@@ -162,15 +162,6 @@ def restarts(namespace: str) -> dict[str, int]:
         b["metadata"]["name"]: [*(status(b).get("containerStatuses") or ()), *(status(b).get("initContainerStatuses") or ())] for b in pods
     }
     return {name: count for name, containers in states.items() if (count := sum(c["restartCount"] for c in containers))}
-
-
-def differences(expected: Any, found: Any, path: str = "") -> Iterator[str]:
-    """Where two outcomes differ."""
-    if isinstance(expected, dict) and isinstance(found, dict):
-        for key in sorted(expected.keys() | found.keys()):
-            yield from differences(expected.get(key), found.get(key), f"{path}/{key}")
-    elif expected != found:
-        yield f"{path}: {expected!r} became {found!r}"
 
 
 def plain(name: str) -> str:

@@ -21,6 +21,7 @@ from tests.cluster.promises.conftest import furnished
 from tests.cluster.promises.operator_pod import OperatorPod
 from tests.cluster.promises.reaper import Reaper, reaper
 from tests.cluster.promises.users import Reply
+from tests.differences import differences
 
 pytestmark = pytest.mark.cluster
 CALM, KILLED = "laps-calm", "laps-killed"
@@ -77,7 +78,7 @@ def killed(operator: OperatorPod) -> Lived:
 
 
 def _as_written_down(lived: Lived) -> None:
-    assert list(laps.differences(json.loads(GOLDEN.read_text()), laps.on_any_machine(lived.outcome))) == []
+    assert list(differences(json.loads(GOLDEN.read_text()), laps.on_any_machine(lived.outcome))) == []
     assert (lived.restarts, lived.doubles) == ({}, [])
     assert len(lived.replies) >= 100
     assert [reply for reply in lived.replies if reply["status"] != 200] == []
@@ -112,4 +113,4 @@ def test_undisturbed_the_laps_end_in_the_same_way(calm: Lived) -> None:
 
 @pytest.mark.twin
 def test_both_twins_make_the_same_artifacts(calm: Lived, killed: Lived) -> None:
-    assert list(laps.differences(calm.outcome, killed.outcome)) == []
+    assert list(differences(calm.outcome, killed.outcome)) == []
