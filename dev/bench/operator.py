@@ -44,6 +44,8 @@ Body = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[2]
 NAMESPACE = "default"
 RUNS_A_LAP = 4
+ASK_EVERY = 1.0  # seconds; every look is a scrape, which the operator has to answer
+QUIET_LOOKS, QUIET_DEPTH = 5, 5
 MAX_RSS_MB, MAX_CORES, MAX_MEDIAN, MAX_P99, MAX_RESTART, MAX_CALLS = 400.0, 1.0, 1.0, 5.0, 60.0, 0.5
 # The services' names exist in a cluster's DNS only; the process is told where the played ones are.
 LAUNCH = f"""
@@ -115,7 +117,7 @@ class Operator:
             found = await self.metrics()
             if found and reached(found):
                 return found
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(ASK_EVERY)
         objects = {name: value for name, value in found.items() if name.startswith("flywheel_objects")}
         raise AssertionError(f"not {what} after {seconds:.0f} s: {objects}\n{self._log.read_text()[-4000:]}")
 
@@ -189,6 +191,18 @@ async def build(api: KubeApi, operator: Operator, before: int, size: int, second
         lambda m: phase(m, "Rollout", "Progressing") >= 0.95 * size and phase(m, "TrainingRun", "Running") >= size,
         seconds,
     )
+
+
+async def settle(operator: Operator, seconds: float) -> None:
+    """Until nothing of what was made waits for a pass any more: what comes after is the steady state."""
+    looks = 0
+
+    def quiet(found: dict[str, float]) -> bool:
+        nonlocal looks
+        looks = looks + 1 if found.get("flywheel_operator_queue_depth", math.inf) <= QUIET_DEPTH else 0
+        return looks >= QUIET_LOOKS
+
+    await operator.until("quiet", quiet, seconds)
 
 
 async def steady(operator: Operator, row: Row, seconds: float) -> None:
@@ -337,13 +351,13 @@ async def measure(server: ApiServer, operator: Operator, sizes: list[int], quick
         await build(api, operator, before, size, 120 + 20.0 * (size - before))
         row.build = time.monotonic() - began
         print(f"{size}: built in {row.build:.0f} s, {operator.rss('VmRSS'):.0f} MB", flush=True)
-        await asyncio.sleep(5)
-        await steady(operator, row, 15 if quick else 40)
+        await settle(operator, 60 + size)
+        await steady(operator, row, 60 if quick else 90)  # an interval of the analysis, and a round of all trainers
         events, aborts = (40, 5) if quick else (120, 10)
         found = await operator.metrics()
         row.objects = int(sum(value for name, value in found.items() if name.startswith("flywheel_objects{")))
         await restart(operator, row)
-        await asyncio.sleep(5)
+        await settle(operator, 60 + size)
         await react(api, row, events, random.sample(range(size), aborts) if size == sizes[-1] else [])
         row.peak = max(row.peak, operator.rss())
         rows.append(row)

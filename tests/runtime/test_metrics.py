@@ -9,9 +9,11 @@ from prometheus_client import generate_latest
 from flywheel.adapters.resources import resource_of
 from flywheel.api.base import format_time
 from flywheel.ports import ClusterError, Conflict
+from flywheel.runtime.cache import key_of
 from flywheel.runtime.keys import KINDS, Key
 from flywheel.runtime.metrics import Metrics
-from flywheel.runtime.object_metrics import AT_REST, MAX_NAMED, STILL_AFTER, ObjectMetrics
+from flywheel.runtime.object_metrics import MAX_NAMED, STILL_AFTER, ObjectMetrics
+from flywheel.runtime.object_summary import AT_REST
 from tests.runtime.faketime import START
 
 Body = dict[str, Any]
@@ -40,9 +42,16 @@ def decided(verdict: str, seconds: float, reason: str = "GuardrailHarm") -> Body
     return {"verdict": verdict, "reason": reason, "time": ago(seconds)}
 
 
+def told_of(*bodies: Body) -> ObjectMetrics:
+    metrics = ObjectMetrics(FixedClock())
+    for one in bodies:
+        metrics.seen(key_of(one), one)
+    return metrics
+
+
 def scrape(*bodies: Body) -> dict[str, dict[tuple[str, ...], float]]:
     """What Prometheus gets: by family, the values by their labels in the order they are declared in."""
-    families = ObjectMetrics(lambda: bodies, FixedClock()).collect()
+    families = told_of(*bodies).collect()
     return {family.name: {tuple(s.labels.values()): s.value for s in family.samples} for family in families}
 
 
@@ -226,5 +235,5 @@ def test_a_request_is_about_the_resource_in_its_path(path: str, resource: str) -
 
 def test_all_series_are_printed_together() -> None:
     metrics = Metrics()
-    metrics.registry.register(ObjectMetrics(lambda: [body("Generation", phase="Training")], FixedClock()))
+    metrics.registry.register(told_of(body("Generation", phase="Training")))
     assert b'flywheel_objects{kind="Generation",phase="Training"} 1.0' in generate_latest(metrics.registry)

@@ -22,7 +22,7 @@ from flywheel.adapters.trainer import TrainerPoll
 from flywheel.adapters.watch import ApiSource, Informer
 from flywheel.api.base import API_VERSION
 from flywheel.api.training_run import Backend
-from flywheel.plan.base import MANAGER, Defaults, Manifest
+from flywheel.plan.base import MANAGER, Defaults
 from flywheel.ports import Clock, ClusterError, Experiments, MetricsProvider
 from flywheel.runtime.cache import Cache, KindSink, slim
 from flywheel.runtime.gpu_queue import GpuQueue
@@ -63,6 +63,8 @@ class Operator:
     ) -> None:
         self.cache = Cache(lambda key: self.loop.wake(key))
         self.cache.listeners.append(world.gpus.seen)
+        objects = ObjectMetrics(clock, shown=lambda: self.opened)
+        self.cache.listeners.append(objects.seen)
         world.gpus.wakes(lambda key: self.loop.wake(key))
         world = replace(world, queues=world.queues or KueueQueues(api), backends=self._backends)
         reconciler = Reconciler(self.cache, KubernetesCluster(api), experiments, clock, metrics, planners(world))
@@ -73,7 +75,7 @@ class Operator:
             for kind, version in (CHILDREN | PARTS).items()
             for scope in scopes
         ]
-        turn = asyncio.Semaphore()  # one list at a time is in memory
+        turn = asyncio.Semaphore(2)  # lists in memory at a time: while the server makes one, the other is read
         self.informers = [Informer(source, KindSink(self.cache, kind, scope), turn=turn) for kind, scope, source in sources]
         self.optional = [self._optional(api, kind, version, scopes) for kind, version in OPTIONAL.items()]
         self._own = [
@@ -87,7 +89,7 @@ class Operator:
         # A standby's loop stands still, with everything queued: that is no backlog.
         waiting, unseen = (lambda: self.loop.depth if self.opened else 0), (lambda: self.loop.unseen if self.opened else 0)
         metrics.watch_loop(waiting, unseen, self._ticked)
-        metrics.registry.register(ObjectMetrics(self._bodies, clock))
+        metrics.registry.register(objects)
 
     async def sync(self) -> None:
         """All caches complete."""
@@ -157,11 +159,6 @@ class Operator:
         if not self.loop.last_tick:
             return 0.0  # a standby's loop does not run
         return self._clock.now().timestamp() - (asyncio.get_running_loop().time() - self.loop.last_tick)
-
-    def _bodies(self) -> list[Manifest]:
-        if not self.opened:
-            return []  # a standby says nothing of objects: its leader does
-        return [body for key in self.cache.keys(KINDS) if (body := self.cache.get(key)) is not None]
 
 
 class Log:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import kopf
+from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory
 from kubernetes.aio.client.configuration import Configuration
 
 from flywheel.api.base import GROUP, VERSION
@@ -32,6 +33,13 @@ class NoDiffBase(kopf.DiffBaseStorage):
 
     def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
         """Nothing to keep."""
+
+
+class NoMemories(ResourceMemories):
+    """Of handlers that keep nothing from one event to the next: kopf would remember every object there is."""
+
+    async def recall(self, raw_body: kopf.RawBody, **options: Any) -> ResourceMemory:
+        return await super().recall(raw_body, **{**options, "ephemeral": True})
 
 
 def kopf_settings() -> kopf.OperatorSettings:
@@ -85,7 +93,7 @@ def kopf_registry(
 async def run_kopf(registry: kopf.OperatorRegistry, namespaces: tuple[str, ...], stop: asyncio.Event) -> None:
     """Until SIGTERM, SIGINT or `stop`."""
     scope: dict[str, Any] = {"namespaces": namespaces} if namespaces else {"clusterwide": True}
-    await kopf.operator(registry=registry, settings=kopf_settings(), standalone=True, stop_flag=stop, **scope)
+    await kopf.operator(registry=registry, settings=kopf_settings(), memories=NoMemories(), standalone=True, stop_flag=stop, **scope)
 
 
 async def _connection(configuration: Configuration) -> kopf.ConnectionInfo:

@@ -28,8 +28,9 @@ EVENT_FLOOR = 1.0  # while an object is backing off, changes around it may bring
 MIN_DELAY = 0.05  # of a timer; changes wake at once
 HEARTBEAT = 5.0
 # Looks that a timer asks for and that find nothing to do, a second and for all objects of a kind together. Rollouts, where users
-# are, have room for a thousand every five seconds; of the others, the more there are the less often each is looked at in vain.
-IDLE_LOOKS = {"Rollout": 200.0}
+# are, have room for five hundred every five seconds, a thousand every ten; of the others, the more there are the less often each is
+# looked at in vain.
+IDLE_LOOKS = {"Rollout": 100.0}
 IDLE_LOOKS_OF_OTHERS = 30.0
 IDLE = 4.0  # a shorter delay is no routine look: something is under way
 

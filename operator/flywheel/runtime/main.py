@@ -8,6 +8,7 @@ nothing is kept but what the API server has.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -30,6 +31,9 @@ from flywheel.runtime.settings import Settings, load_settings
 
 _log = logging.getLogger(__name__)
 DRAIN = 20.0
+# Objects that come and go between two collections of garbage: Python's defaults (700, 10, 10) walk the caches so often that reading
+# JSON beside them takes twice as long.
+GARBAGE_AFTER = (10_000, 20, 20)
 
 
 def die(why: str) -> NoReturn:
@@ -127,4 +131,5 @@ def main() -> None:
     except ValueError as error:
         sys.exit(str(error))
     configure_logs(settings.log_level)
+    gc.set_threshold(*GARBAGE_AFTER)
     asyncio.run(run(settings))

@@ -77,7 +77,7 @@ class Pace:
 class Parser:
     """Manifests as models, parsed once a version: siblings read each other in every pass."""
 
-    def __init__(self, size: int = 2048) -> None:
+    def __init__(self, size: int = 512) -> None:  # some 25 kB each
         self._models: OrderedDict[str, tuple[str, Resource]] = OrderedDict()
         self._size = size
 
@@ -134,7 +134,7 @@ def observe_service(view: View, service: str) -> ServiceState:
     revisions = view.labelled("ControllerRevision", "flywheel", service)
     arms = {_label(body, "arm"): body for body in revisions if _label(body, "component") == "vllm"}
     anchors = {arm: body for arm, body in arms.items() if arm}
-    return ServiceState({d.name: d for d in deployments}, anchors, _routes(view, service), parts)
+    return ServiceState({d.name: d for d in deployments}, anchors, routes_of(view, service), parts)
 
 
 def _pods_of(deployment: Manifest, pods: list[Manifest]) -> list[Manifest]:
@@ -146,7 +146,8 @@ def _label(body: Manifest, name: str) -> str | None:
     return (body["metadata"].get("labels") or {}).get(LABEL + name)
 
 
-def _routes(view: View, service: str) -> RoutesState | None:
+def routes_of(view: View, service: str) -> RoutesState | None:
+    """What the router of a service is told, as the cache has it."""
     body = view.get("ConfigMap", routes_name(service))
     if body is None:
         return None

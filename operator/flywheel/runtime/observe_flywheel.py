@@ -8,7 +8,7 @@ from flywheel.api.flywheel import Flywheel
 from flywheel.api.generation import Generation
 from flywheel.api.rollout import Rollout
 from flywheel.api.training_run import TrainingRun
-from flywheel.plan.adoption import with_adopted
+from flywheel.plan.adoption import asked_for, with_adopted
 from flywheel.plan.base import Manifest
 from flywheel.plan.collection import needs_mark
 from flywheel.plan.flywheel import FlywheelObserved
@@ -28,11 +28,13 @@ async def observe_flywheel(view: View, body: Manifest, world: World, now: dt.dat
     conversations = await world.throttle.ask(
         f"conversations/{flywheel.metadata.uid}", CONVERSATIONS_EVERY, now, lambda: provider.conversations(namespace, name)
     )
-    before = observe_service(view, name)
-    adopted = await observe_adopted(world, flywheel, now, before.routes)
-    routed = {arm.arm for arm in before.routes.routes.arms} if before.routes else set()
-    acks = await acknowledgements(world, before, name) if before.anchors.keys() - routed else ()  # only if an arm may have to go
     service = observe_service(view, name)
+    adopted = await observe_adopted(world, flywheel, now, service.routes)
+    routed = {arm.arm for arm in service.routes.routes.arms} if service.routes else set()
+    leaving = service.anchors.keys() - routed  # arms that may have to go
+    acks = await acknowledgements(world, service, name) if leaving else ()
+    if leaving or asked_for(flywheel) is not None:
+        service = observe_service(view, name)  # time has passed
     runs = {
         b["metadata"]["name"]: world.parser.parse(TrainingRun, b)
         for b in view.labelled("TrainingRun", "flywheel", name)

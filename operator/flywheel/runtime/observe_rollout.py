@@ -21,7 +21,7 @@ from flywheel.plan.rollout_observed import (
 )
 from flywheel.ports import MetricsProvider
 from flywheel.runtime.cache import View
-from flywheel.runtime.observe import World, acknowledgements, observe_adopted, observe_service, together
+from flywheel.runtime.observe import World, acknowledgements, observe_adopted, observe_service, routes_of, together
 from flywheel.stats.evidence import Evidence
 
 ERRORS_EVERY = dt.timedelta(seconds=5)
@@ -34,7 +34,7 @@ async def observe_rollout(view: View, body: Manifest, world: World, now: dt.date
     owner = view.get("Flywheel", rollout.spec.flywheel) if rollout.spec.flywheel else None
     siblings = [world.parser.parse(Rollout, b) for b in view.of_service("Rollout", name)]
     flywheel = world.parser.parse(Flywheel, owner) if owner else None
-    adopted = await observe_adopted(world, flywheel, now, observe_service(view, name).routes) if flywheel else None
+    adopted = await observe_adopted(world, flywheel, now, routes_of(view, name)) if flywheel else None
     service = observe_service(view, name)
 
     async def acks() -> tuple[Acknowledgement, ...]:
