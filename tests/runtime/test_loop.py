@@ -10,7 +10,7 @@ import pytest
 
 from flywheel.ports import ClusterError, Conflict, NameConflict
 from flywheel.runtime.keys import Key
-from flywheel.runtime.loop import EVENT_FLOOR, IDLE_LOOKS_OF_OTHERS, MAX_BACKOFF, OUTAGE_BACKOFF, RESYNC, Loop, Outcome
+from flywheel.runtime.loop import EVENT_FLOOR, IDLE_LOOKS_OF_OTHERS, MAX_BACKOFF, OUTAGE_BACKOFF, RESYNC, ROUTINE_YIELDS, Loop, Outcome
 from tests.runtime.faketime import START, LoopClock, now, run
 
 A, B = Key("Rollout", "demo", "a"), Key("Rollout", "demo", "b")
@@ -365,6 +365,53 @@ def test_an_object_that_is_busy_or_about_to_act_is_looked_at_when_it_asks_howeve
             await asyncio.sleep(30)
             assert len(recorder.times[A]) == pytest.approx(30, abs=2)
             assert len(recorder.times[Key("Rollout", "demo", "r7")]) == pytest.approx(6, abs=1)
+
+    run(main())
+
+
+def test_a_change_is_not_kept_waiting_by_a_thousand_looks_that_only_time_asks_for() -> None:
+    takes = 0.0
+
+    async def look(key: Key) -> Outcome:
+        await asyncio.sleep(takes)
+        return Outcome(requeue_at=LoopClock().now() + dt.timedelta(seconds=60))
+
+    async def main() -> None:
+        nonlocal takes
+        async with running(look, concurrency=4) as (loop, recorder):
+            for number in range(1000):
+                loop.wake(Key("Rollout", "demo", f"r{number}"))
+            await asyncio.sleep(1)
+            takes = 0.1
+            await asyncio.sleep(60)  # all ask for their next look at once: 25 seconds of work
+            assert loop.depth > 900
+            changed = [key for key, times in recorder.times.items() if len(times) == 1][::200]
+            came = now()
+            for key in changed:
+                loop.wake(key)
+            await asyncio.sleep(30)
+            assert all(recorder.times[key][1] - came < 0.5 for key in changed)
+            looks = {key: times for key, times in recorder.times.items() if len(times) != 2}
+            assert not looks, "each has had its second look, and none a third"
+
+    run(main())
+
+
+def test_changes_that_never_end_keep_no_routine_look_waiting_for_ever() -> None:
+    async def slow(key: Key) -> Outcome:
+        await asyncio.sleep(0.1)
+        return Outcome(requeue_at=LoopClock().now() + dt.timedelta(seconds=5) if key == A else None)
+
+    async def main() -> None:
+        async with running(slow, concurrency=1) as (loop, recorder):
+            loop.wake(A)
+            await asyncio.sleep(1)
+            for number in range(3000):  # more than there is time for
+                loop.wake(Key("Rollout", "demo", f"r{number % 500}"))
+                await asyncio.sleep(0.05)
+            waits = [after - before for before, after in itertools.pairwise(recorder.times[A])]
+            assert waits
+            assert max(waits) < 5 + ROUTINE_YIELDS + 0.1 * 500
 
     run(main())
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import itertools
 import logging
+import math
 import random
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
@@ -33,6 +35,7 @@ HEARTBEAT = 5.0
 IDLE_LOOKS = {"Rollout": 100.0}
 IDLE_LOOKS_OF_OTHERS = 30.0
 IDLE = 4.0  # a shorter delay is no routine look: something is under way
+ROUTINE_YIELDS = 15.0  # seconds that a routine look lets changes go first when there is a queue; after that it is as old as any
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Outcome:
 @dataclass
 class _Item:
     queued: bool = False
+    routine: bool = False  # queued, or to be queued, for a look that nothing but time asks for
     running: bool = False
     dirty: bool = False  # woken while running
     failures: int = 0
@@ -81,15 +85,17 @@ class Loop:
         self._concurrency, self._resync, self._jitter = concurrency, resync, jitter
         self._items: dict[Key, _Item] = {}
         self._ticking: dict[str, set[Key]] = defaultdict(set)  # by kind: those whose plan asks for another look
-        self._queue: asyncio.Queue[Key | None] = asyncio.Queue()
+        # By when each wants its pass, and then as they came; None is the heartbeat, or the end.
+        self._queue: asyncio.PriorityQueue[tuple[float, int, Key | None]] = asyncio.PriorityQueue()
+        self._put = itertools.count()
         self._open = asyncio.Event()
         self.stopping = False  # set by `stop`
         self.last_tick: float = 0.0  # loop time at which a worker last took something from the queue
 
     @property
     def depth(self) -> int:
-        """So many objects wait (for a moment, the heartbeat too)."""
-        return self._queue.qsize()
+        """So many objects wait."""
+        return sum(item.queued for item in self._items.values())
 
     @property
     def unseen(self) -> int:
@@ -105,7 +111,7 @@ class Loop:
             if item.timer is None or item.timer.when() > self._now() + left:
                 self._arm(key, item, left)
         else:
-            self._enqueue(key, item)
+            self._enqueue(key, item, routine=False)
 
     def open(self) -> None:
         """The caches are complete, and this replica leads: passes may begin."""
@@ -128,22 +134,23 @@ class Loop:
             if item.timer is not None:
                 item.timer.cancel()
         for _ in range(self._concurrency):
-            self._queue.put_nowait(None)
+            self._queue.put_nowait((-math.inf, next(self._put), None))
 
     async def _beat(self) -> None:
         await self._open.wait()  # a standby's queue is not emptied
         # Through the queue: if every worker hangs, the ticks stop, and the liveness probe says so.
         while True:
-            self._queue.put_nowait(None)
+            self._queue.put_nowait((self._now(), next(self._put), None))
             await asyncio.sleep(HEARTBEAT)
 
     async def _work(self) -> None:
         await self._open.wait()
         while not self.stopping:
-            key = await self._queue.get()
+            _, _, key = await self._queue.get()
             self.last_tick = self._now()
-            if key is not None and not self.stopping:
-                await self._pass(key, self._items[key])
+            item = self._items.get(key) if key is not None else None
+            if key is not None and item is not None and item.queued and not self.stopping:  # or it has had its pass, at an earlier place
+                await self._pass(key, item)
 
     async def _pass(self, key: Key, item: _Item) -> None:
         item.queued, item.running, item.dirty = False, True, False
@@ -162,7 +169,7 @@ class Loop:
         if outcome.gone and not item.dirty:
             del self._items[key]
         elif item.dirty and error is None:
-            self._enqueue(key, item)
+            self._enqueue(key, item, routine=False)
         else:
             self._arm(key, item, min(delay, EVENT_FLOOR) if item.dirty else delay)
 
@@ -198,26 +205,26 @@ class Loop:
         least = error.retry_after or 0.0 if isinstance(error, ClusterError) else 0.0
         return max(least, delay * (0.5 + self._jitter() / 2))
 
-    def _enqueue(self, key: Key, item: _Item) -> None:
-        if item.queued or self.stopping:
+    def _enqueue(self, key: Key, item: _Item, *, routine: bool) -> None:
+        if self.stopping or (item.queued and (routine or not item.routine)):
             return
         if item.timer is not None:
             item.timer.cancel()
             item.timer = None
-        item.queued = True
-        self._queue.put_nowait(key)
+        item.queued, item.routine = True, routine
+        self._queue.put_nowait((self._now() + (ROUTINE_YIELDS if routine else 0.0), next(self._put), key))
 
     def _arm(self, key: Key, item: _Item, delay: float) -> None:
         if self.stopping:
             return
         if item.timer is not None:
             item.timer.cancel()
-        item.timer = asyncio.get_running_loop().call_later(delay, self._fire, key, item)
+        item.timer = asyncio.get_running_loop().call_later(delay, self._fire, key, item, delay >= IDLE)
 
-    def _fire(self, key: Key, item: _Item) -> None:
+    def _fire(self, key: Key, item: _Item, routine: bool) -> None:
         item.timer = None
         if not item.running:
-            self._enqueue(key, item)
+            self._enqueue(key, item, routine=routine)
 
     @staticmethod
     def _now() -> float:
