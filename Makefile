@@ -72,7 +72,7 @@ bench-router: venv ## weight change to first effect, added latency, failed reque
 bench-collector: venv ## turns a second on one core, memory, recount
 	$(PYTHON) -m dev.bench.collector
 
-bench-operator: venv ## what the operator costs at 100, 300 and 1,000 Flywheels (a real API server; an hour is expected, most of it to make the objects; measured to 60 so far)
+bench-operator: venv ## what the operator costs at 100, 300 and 1,000 Flywheels (a real API server; half an hour on a quiet machine, most of it to make the objects)
 	$(PYTHON) -m dev.bench.operator $(BENCH_ARGS)
 
 lock: ## resolve pyproject.toml again into requirements/*.lock

@@ -77,7 +77,7 @@ class Pace:
 class Parser:
     """Manifests as models, parsed once a version: siblings read each other in every pass."""
 
-    def __init__(self, size: int = 512) -> None:  # some 25 kB each
+    def __init__(self, size: int = 256) -> None:  # some 25 kB each
         self._models: OrderedDict[str, tuple[str, Resource]] = OrderedDict()
         self._size = size
 
