@@ -7,7 +7,7 @@ depends on whom: whoever has read an object (or its absence) is woken when it ch
 from __future__ import annotations
 
 import logging
-import marshal  # five times as fast as json, for what never leaves the process
+import marshal  # several times as fast as json, for what never leaves the process
 import sys
 import zlib
 from collections import OrderedDict, defaultdict

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import kopf
-from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory
+from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory  # what kopf.operator(memories=) takes has no public name
 from kubernetes.aio.client.configuration import Configuration
 
 from flywheel.api.base import GROUP, VERSION

@@ -148,8 +148,10 @@ class Loop:
         while not self.stopping:
             _, _, key = await self._queue.get()
             self.last_tick = self._now()
-            item = self._items.get(key) if key is not None else None
-            if key is not None and item is not None and item.queued and not self.stopping:  # or it has had its pass, at an earlier place
+            if key is None or self.stopping:
+                continue
+            item = self._items.get(key)
+            if item is not None and item.queued:  # or else it has had its pass, from an earlier place in the queue
                 await self._pass(key, item)
 
     async def _pass(self, key: Key, item: _Item) -> None:
