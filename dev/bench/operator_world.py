@@ -142,9 +142,8 @@ class Kubelet:
     def present(self) -> set[str]:
         return set()
 
-    def replace(self, items: list[Body], before: set[str]) -> None:
-        for body in items:
-            self.put(body)
+    def keep(self, listed: set[str], before: set[str]) -> None:
+        """Nor is anything missed."""
 
 
 def router_address(number: int) -> str:

@@ -51,11 +51,9 @@ class Bin:
     def present(self) -> set[str]:
         return set(self.held)
 
-    def replace(self, items: list[Manifest], before: set[str]) -> None:
-        for uid in before - {one["metadata"]["uid"] for one in items}:
+    def keep(self, listed: set[str], before: set[str]) -> None:
+        for uid in before - listed:
             self.held.pop(uid, None)
-        for one in items:
-            self.put(one)
 
 
 class Objects:
@@ -64,10 +62,10 @@ class Objects:
     def __init__(self, broken: bool = False) -> None:
         self.broken = broken
 
-    async def fetch(self) -> tuple[list[Manifest], str]:
+    async def pages(self) -> AsyncIterator[tuple[list[Manifest], str]]:
         if self.broken:
             raise RuntimeError("a bug")
-        return [{"metadata": {"uid": "u"}}], "1"
+        yield [{"metadata": {"uid": "u"}}], "1"
 
     def watch(self, version: str) -> AbstractAsyncContextManager[AsyncIterator[Manifest]]:
         @asynccontextmanager

@@ -39,7 +39,7 @@ def test_a_late_list_does_not_raise_the_dead() -> None:
     cache, _ = a_cache()
     cache.put(body(version=5))
     cache.remove(body(version=6))
-    KindSink(cache, "Job").replace([body(version=5)], set())
+    KindSink(cache, "Job").put(body(version=5))
     assert cache.get(Key("Job", "demo", "j")) is None
 
 
@@ -49,7 +49,7 @@ def test_a_list_removes_what_was_deleted_while_nobody_watched() -> None:
     cache.put(body(name="stays"))
     cache.put(body(name="goes"))
     View(cache, READER).get("Job", "goes")
-    sink.replace([body(name="stays")], sink.present())
+    sink.keep({body(name="stays")["metadata"]["uid"]}, sink.present())
     assert cache.get(Key("Job", "demo", "goes")) is None
     assert cache.get(Key("Job", "demo", "stays")) is not None
     assert READER in woken
@@ -60,7 +60,7 @@ def test_a_list_keeps_what_appeared_after_it_was_asked_for() -> None:
     sink = KindSink(cache, "Job")
     before = sink.present()
     cache.put(body(name="newborn", version=7))
-    sink.replace([], before)
+    sink.keep(set(), before)
     assert cache.get(Key("Job", "demo", "newborn")) is not None
 
 
@@ -79,7 +79,7 @@ def test_a_list_of_one_namespace_leaves_the_others_alone() -> None:
     elsewhere = body(name="far", metadata={"namespace": "other"})
     cache.put(elsewhere)
     sink = KindSink(cache, "Job", "demo")
-    sink.replace([], sink.present())
+    sink.keep(set(), sink.present())
     assert cache.get(Key("Job", "other", "far")) is not None
 
 

@@ -72,7 +72,7 @@ class OptionalKind:
             _log.warning("%s %s is gone: its CRD was removed", self._api_version, self._kind)
             await self._stop()
             for _, sink in self._watches:
-                sink.replace([], sink.present())
+                sink.keep(set(), sink.present())
         self._looked.set()
 
     async def _served(self) -> bool:

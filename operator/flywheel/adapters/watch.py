@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 SERVER_TIMEOUT = 300.0  # the server ends a watch after that; we go on from the last version
 INACTIVITY = 90.0  # bookmarks come every minute, if any: a longer silence may be a dead connection, and asking again is cheap
 HUNG_UP = 5.0  # a watch that ends earlier, without an event, was refused in all but name
-PAGE = 250  # objects; a page in full is in memory once
+PAGE = 100  # objects; no more of a list than a page is in memory in full
 PARTIAL = "g=meta.k8s.io;v=v1"
 JSON = "application/json"
 MAX_BACKOFF = 30.0
@@ -41,15 +41,15 @@ class Sink(Protocol):
     def present(self) -> set[str]:
         """The uids held now."""
 
-    def replace(self, items: list[Manifest], before: set[str]) -> None:
-        """A complete list: whatever of `before` (held when it was asked for) isn't in it is gone."""
+    def keep(self, listed: set[str], before: set[str]) -> None:
+        """After a complete list, by uids: whatever of `before` (held when it was asked for) isn't in it is gone."""
 
 
 class Source(Protocol):
     """One kind in one scope."""
 
-    async def fetch(self) -> tuple[list[Manifest], str]:
-        """All objects and the version of the list."""
+    def pages(self) -> AsyncIterator[tuple[list[Manifest], str]]:
+        """All objects, page by page, and the version of the list."""
 
     def watch(self, version: str) -> AbstractAsyncContextManager[AsyncIterator[Manifest]]:
         """Events since a version."""
@@ -78,18 +78,19 @@ class ApiSource:
     def __str__(self) -> str:
         return self._path
 
-    async def fetch(self) -> tuple[list[Manifest], str]:
-        items: list[Manifest] = []
+    async def pages(self) -> AsyncIterator[tuple[list[Manifest], str]]:
         token = ""
         while True:
             query = [*self._query, ("limit", str(PAGE)), *([("continue", token)] if token else [])]
             accept = f"application/json;as=PartialObjectMetadataList;{self._form}" if self._form else JSON
             page = await self._api.request("GET", self._path, query=query, seconds=60, accept=accept)
             # Items of a list carry neither apiVersion nor kind.
-            items += [self._trim({**item, "apiVersion": self._api_version, "kind": self._kind}) for item in page.get("items") or ()]
-            token = page["metadata"].get("continue") or ""
+            items = [self._trim({**item, "apiVersion": self._api_version, "kind": self._kind}) for item in page.get("items") or ()]
+            token, version = page["metadata"].get("continue") or "", page["metadata"]["resourceVersion"]
+            del page  # while the items are used, which have little of it
+            yield items, version
             if not token:
-                return items, page["metadata"]["resourceVersion"]
+                return
 
     def watch(self, version: str) -> AbstractAsyncContextManager[AsyncIterator[Manifest]]:
         query = [*self._query, ("watch", "true"), ("allowWatchBookmarks", "true"), ("resourceVersion", version)]
@@ -108,6 +109,18 @@ class ApiSource:
             if event.get("type") in ("ADDED", "MODIFIED", "DELETED"):
                 event["object"] |= {"apiVersion": self._api_version, "kind": self._kind}
             yield event
+
+
+async def take_list(source: Source, sink: Sink) -> str:
+    """Put a complete list into the sink, page by page as it comes; returns its version. One that breaks off removes nothing."""
+    before, listed, version = sink.present(), set[str](), ""
+    async for items, of_list in source.pages():
+        version = of_list
+        for body in items:
+            sink.put(body)
+            listed.add(body["metadata"]["uid"])
+    sink.keep(listed, before)
+    return version
 
 
 class Informer:
@@ -156,9 +169,7 @@ class Informer:
 
     async def _list(self) -> None:
         async with self._turn:
-            before = self._sink.present()
-            items, self._version = await self._source.fetch()
-            self._sink.replace(items, before)
+            self._version = await take_list(self._source, self._sink)
         self.synced.set()
 
     async def _follow(self) -> bool:

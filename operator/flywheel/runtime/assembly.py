@@ -19,7 +19,7 @@ from flywheel.adapters.prometheus import PrometheusMetrics
 from flywheel.adapters.prometheus_shared import SharedPrometheus
 from flywheel.adapters.router import AgentRouter
 from flywheel.adapters.trainer import TrainerPoll
-from flywheel.adapters.watch import ApiSource, Informer
+from flywheel.adapters.watch import ApiSource, Informer, take_list
 from flywheel.api.base import API_VERSION
 from flywheel.api.training_run import Backend
 from flywheel.plan.base import MANAGER, Defaults
@@ -151,9 +151,7 @@ class Operator:
 
     async def _list_own(self) -> None:
         for source, sink in self._own:
-            before = sink.present()
-            items, _ = await source.fetch()
-            sink.replace(items, before)
+            await take_list(source, sink)
 
     def _ticked(self) -> float:
         if not self.loop.last_tick:

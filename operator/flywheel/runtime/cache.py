@@ -179,10 +179,8 @@ class KindSink:
     def present(self) -> set[str]:
         return self._cache.uids(self._kind, self._namespace)
 
-    def replace(self, items: list[Manifest], before: set[str]) -> None:
-        for body in items:
-            self._cache.put(body)
-        self._cache.drop(self._kind, before - {body["metadata"]["uid"] for body in items})
+    def keep(self, listed: set[str], before: set[str]) -> None:
+        self._cache.drop(self._kind, before - listed)
 
 
 class View:
