@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 SERVER_TIMEOUT = 300.0  # the server ends a watch after that; we go on from the last version
 INACTIVITY = 90.0  # bookmarks come every minute, if any: a longer silence may be a dead connection, and asking again is cheap
 HUNG_UP = 5.0  # a watch that ends earlier, without an event, was refused in all but name
-PAGE = 100  # objects; no more of a list than a page is in memory in full
+PAGE = 100  # objects; of a list, one page is in memory in full, and beside it at most what was kept of the page before
 PARTIAL = "g=meta.k8s.io;v=v1"
 JSON = "application/json"
 MAX_BACKOFF = 30.0
@@ -138,7 +138,7 @@ class Informer:
     ) -> None:
         self._source, self._sink, self._name = source, sink, name or str(source)
         self._inactivity, self._jitter = inactivity, jitter
-        self._turn = turn or asyncio.Semaphore()  # shared by those that must not hold their lists in memory at once
+        self._turn = turn or asyncio.Semaphore()  # shared by those whose lists must not all be under way at once
         self._version: str | None = None
         self._failures = 0
         self.synced = asyncio.Event()

@@ -75,7 +75,7 @@ class Operator:
             for kind, version in (CHILDREN | PARTS).items()
             for scope in scopes
         ]
-        turn = asyncio.Semaphore(2)  # lists in memory at a time: while the server makes one, the other is read
+        turn = asyncio.Semaphore(2)  # lists under way at a time: while the server makes one, the other is read
         self.informers = [Informer(source, KindSink(self.cache, kind, scope), turn=turn) for kind, scope, source in sources]
         self.optional = [self._optional(api, kind, version, scopes) for kind, version in OPTIONAL.items()]
         self._own = [
